@@ -1,0 +1,1 @@
+"""Migrations: state machine, preflight, reconcile, libvirt writer."""

@@ -1,0 +1,1 @@
+"""Commands for people; nothing is decided here."""

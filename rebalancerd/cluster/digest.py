@@ -1,0 +1,35 @@
+"""A canonical digest of a frozen value: equal values give equal digests on any machine."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+
+
+def canonical(value: object) -> str:
+    """Canonical text of a tree of frozen dataclasses, enums, tuples, sets, mappings and scalars.
+
+    Sets and mappings are ordered by the text of their keys; strings are quoted, so that no hostile name can imitate
+    the text of another value. Raises TypeError for any other type.
+    """
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    if isinstance(value, Enum):
+        return canonical(value.value)
+    if isinstance(value, str):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return "[" + ",".join(canonical(item) for item in value) + "]"
+    if isinstance(value, frozenset | set):
+        return "{" + ",".join(sorted(canonical(item) for item in value)) + "}"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = ",".join(f"{f.name}={canonical(getattr(value, f.name))}" for f in fields(value) if f.compare)
+        return f"{type(value).__name__}({inner})"
+    raise TypeError(f"cannot digest a value of type {type(value).__name__}")
+
+
+def digest(value: object) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the canonical text."""
+    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,100 @@
+"""Move, Step, Plan: what is proposed, why, at what predicted cost, and the facts it relied on."""
+
+from dataclasses import dataclass, field
+
+from rebalancerd.cluster.cost import MigrationCost, MigrationOptions
+from rebalancerd.cluster.digest import digest
+from rebalancerd.cluster.refusal import Refusal
+
+PLAN_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The objective and its parts, in the planner's currency (lower is better). ``total`` is their weighted sum.
+
+    ``unmet``: expected unmet demand above headroom, core-seconds (memory as core-equivalents) over the horizon.
+    ``imbalance``: standard deviation of hosts' relative load. ``cost``: predicted cost of the moves.
+    """
+
+    total: float
+    unmet: float
+    imbalance: float
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """A move that was considered for the same relief and not taken: where to, its score, and why not."""
+
+    vm_uuid: str
+    vm_name: str
+    destination: str
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One VM from one host to another, and the reasoning. ``facts`` are those a start must find unchanged."""
+
+    vm_uuid: str
+    vm_name: str
+    source: str
+    destination: str
+    why: str
+    cost: MigrationCost
+    options: MigrationOptions
+    gain: float
+    payback_seconds: float | None
+    alternatives: tuple[Alternative, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A move in its place in the order: ``number`` from 1; steps of one ``wave`` may run together, waves never overlap."""
+
+    number: int
+    wave: int
+    move: Move
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Ordered steps with expiry (epoch seconds), the facts relied on, and what was rejected.
+
+    A plan without steps says "do nothing" and why. ``digest`` covers the whole content but the id, so that an approval
+    given for one plan never counts for another and a file edited by hand is found out.
+    """
+
+    id: str
+    policy: str
+    created_at: float
+    expires_at: float
+    snapshot_digest: str
+    steps: tuple[Step, ...]
+    before: Score
+    after: Score
+    why: str
+    hot_hosts: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    basis: str = "persistence"
+    format: int = field(default=PLAN_FORMAT)
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything but the id."""
+        return digest([getattr(self, name) for name in self.__dataclass_fields__ if name != "id"])
+
+    def step(self, number: int) -> Step:
+        """The step of that number. Raises KeyError."""
+        for step in self.steps:
+            if step.number == number:
+                return step
+        raise KeyError(number)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it proposes nothing."""
+        return not self.steps

@@ -1,0 +1,1 @@
+"""Telemetry in: libvirt bulk statistics, dirty-rate probe, host agent → Snapshot and History."""

@@ -1,0 +1,40 @@
+"""PlanInputs: all a planner may look at. Same inputs, same plan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rebalancerd.cluster.cost import Candidate, MigrationCost
+from rebalancerd.cluster.refusal import Refusal
+from rebalancerd.cluster.scenarios import Hotspot, Scenarios
+from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.plan.settings import PlanSettings
+
+
+class Costs(Protocol):
+    """What planning needs of a cost model."""
+
+    def costs(self, snapshot: Snapshot, candidates: Sequence[Candidate]) -> tuple[MigrationCost, ...]:
+        """One cost per candidate, in their order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanInputs:
+    """Snapshot, forecast, costs and limits of one planning run.
+
+    ``drained``: hosts to be emptied and kept empty (configuration or command). ``blocked_hosts``: hosts that may not
+    receive now (quarantine), ``blocked_pairs``: (VM UUID, destination) that libvirt refused lately, ``resting_vms``: VMs
+    that may not move now (cooldown), each with its refusal; drain ignores the last.
+    """
+
+    snapshot: Snapshot
+    scenarios: Scenarios
+    hotspots: tuple[Hotspot, ...]
+    costs: Costs
+    settings: PlanSettings
+    plan_id: str
+    drained: frozenset[str] = field(default_factory=frozenset)
+    blocked_hosts: Mapping[str, Refusal] = field(default_factory=dict)
+    blocked_pairs: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)
+    resting_vms: Mapping[str, Refusal] = field(default_factory=dict)

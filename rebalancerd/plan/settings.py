@@ -1,0 +1,32 @@
+"""Settings of planning."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSettings:
+    """Headrooms are shares of a host's usable capacity above which it counts as hot.
+
+    ``weight_*`` turn the parts of the objective into one currency: core-seconds of unmet demand. ``work_budget``:
+    candidates the search may evaluate. ``max_moves``: steps of one plan. ``payback_max_seconds``: a plan whose gain does
+    not repay its cost within this time is not proposed.
+    """
+
+    cpu_headroom: float = 0.80
+    memory_headroom: float = 0.85
+    quantile: float = 0.95
+    hot_probability: float = 0.5
+    weight_unmet: float = 1.0
+    weight_imbalance: float = 0.05
+    weight_cost: float = 1.0
+    min_gain: float = 0.05
+    payback_max_seconds: float = 3600.0
+    max_moves: int = 8
+    work_budget: int = 200_000
+    expiry_seconds: float = 300.0
+    max_downtime_seconds: float = 0.5
+    max_migration_seconds: float = 600.0
+    non_convergence_max: float = 0.2
+    out_per_host: int = 1
+    in_per_host: int = 1
+    per_cluster: int = 2

@@ -1,0 +1,234 @@
+"""The Protocols between the pure rooms and the world. The simulator and the libvirt adapters implement the same ones."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rebalancerd.cluster.cost import MigrationOptions
+from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord, OperatorState
+from rebalancerd.cluster.migration import Completion, MigrationRecord, Progress
+from rebalancerd.cluster.plan import Plan
+from rebalancerd.cluster.sample import AgentSample, CpuFit, HostInventory, HostSample
+from rebalancerd.cluster.vm import DomainState, VmFacts
+
+
+class HostError(Exception):
+    """A host did not give an answer. ``host`` names it; the message says what was asked and what came back."""
+
+    def __init__(self, host: str, message: str) -> None:
+        super().__init__(f"{host}: {message}")
+        self.host = host
+
+
+class HostUnreachableError(HostError):
+    """No connection, or it broke, or the call's deadline passed: nothing is known of the host."""
+
+
+class HostRefusedError(HostError):
+    """The host answered with an error. ``code`` is libvirt's error code (VIR_ERR_*), 0 if there is none."""
+
+    def __init__(self, host: str, message: str, code: int = 0) -> None:
+        super().__init__(host, message)
+        self.code = code
+
+
+class LedgerUnavailableError(Exception):
+    """The ledger cannot be written or read: nothing may be started."""
+
+
+class Clock(Protocol):
+    """Time comes in here."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never steps; only differences mean anything."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the epoch, UTC; may step."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        ...
+
+
+class HypervisorRead(Protocol):
+    """Read-only connections. Every call has its own deadline and raises HostUnreachableError or HostRefusedError."""
+
+    def hosts(self) -> tuple[str, ...]:
+        """Names of the configured hosts."""
+        ...
+
+    def sample(self, host: str) -> HostSample:
+        """One bulk reading of a host and its domains."""
+        ...
+
+    def locate(self, host: str, vm_uuid: str) -> DomainState:
+        """State of that domain on that host; ABSENT if it is not even defined there."""
+        ...
+
+    def progress(self, host: str, vm_uuid: str) -> Progress | None:
+        """The running migration job of that domain on that host, None if there is no job."""
+        ...
+
+    def completion(self, host: str, vm_uuid: str) -> Completion | None:
+        """Statistics of the last finished migration of that domain, asked of the destination or kept from the event."""
+        ...
+
+    def inventory(self, host: str) -> HostInventory:
+        """Networks, secrets, filters, domains and the like that a preflight compares."""
+        ...
+
+    def domain_facts(self, host: str, vm_uuid: str) -> VmFacts | None:
+        """Facts of one domain, read now and not from a cache; None if it is not there."""
+        ...
+
+
+class HypervisorProbe(Protocol):
+    """The few harmless calls that libvirt refuses to read-only clients."""
+
+    def start_dirty_rate(self, host: str, vm_uuid: str, period_seconds: int) -> None:
+        """Start a page-sampling dirty-rate calculation; the result arrives in a later sample."""
+        ...
+
+    def cpu_fit(self, vm_uuid: str, source: str, destination: str) -> tuple[CpuFit, str]:
+        """Whether the destination's hypervisor accepts the VM's live CPU, and the detail in words."""
+        ...
+
+
+class MigrationHandle(Protocol):
+    """A migrate call that was handed to libvirt."""
+
+    def done(self) -> bool:
+        """Whether the call has returned (which says nothing about where the VM runs)."""
+        ...
+
+    def error(self) -> HostError | None:
+        """The error it returned with, None if it returned without one or has not returned."""
+        ...
+
+
+class HypervisorWrite(Protocol):
+    """The calls that change something. Built in ``guarded`` and ``auto`` mode only."""
+
+    def migrate(self, record: MigrationRecord) -> MigrationHandle:
+        """Hand a live migration to the source's libvirt (peer to peer) and return at once."""
+        ...
+
+    def abort(self, host: str, vm_uuid: str) -> None:
+        """Ask for the job's abort; returns before it has effect."""
+        ...
+
+    def set_max_downtime(self, host: str, vm_uuid: str, seconds: float) -> None:
+        """Change the allowed downtime of a running migration."""
+        ...
+
+    def set_bandwidth(self, host: str, vm_uuid: str, bytes_per_second: float) -> None:
+        """Change the bandwidth cap of a running migration."""
+        ...
+
+    def set_autostart(self, host: str, vm_uuid: str, autostart: bool) -> None:
+        """Set a domain's autostart flag."""
+        ...
+
+    def may_set_autostart(self, host: str) -> bool:
+        """Whether this connection has the right to set autostart on that host."""
+        ...
+
+
+class Agents(Protocol):
+    """The hosts' own metrics agents, where a host names one."""
+
+    def read(self, host: str) -> AgentSample | None:
+        """The agent's figures; None if the host names no agent or it does not answer."""
+        ...
+
+
+class Lease(Protocol):
+    """The right to be the one controller."""
+
+    def held(self) -> bool:
+        """Whether this controller holds it now."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Number of this tenure."""
+        ...
+
+
+class Ledger(Protocol):
+    """Append-only memory. Every method raises LedgerUnavailableError when it cannot do what it says."""
+
+    def record_cycle(self, record: CycleRecord) -> int:
+        """Write a cycle with its decisions and refusals; returns its number."""
+        ...
+
+    def record_plan(self, plan: Plan) -> None:
+        """Write a plan (idempotent by id)."""
+        ...
+
+    def plan(self, plan_id: str) -> Plan | None:
+        """The plan of that id."""
+        ...
+
+    def open_intent(self, record: MigrationRecord) -> None:
+        """Make the intent durable, before the libvirt call."""
+        ...
+
+    def update_migration(self, record: MigrationRecord) -> None:
+        """Append the migration's new state."""
+        ...
+
+    def open_migrations(self) -> tuple[MigrationRecord, ...]:
+        """Migrations without a verdict."""
+        ...
+
+    def migrations(
+        self, *, since: float = 0.0, vm_uuid: str | None = None, limit: int | None = None
+    ) -> tuple[MigrationRecord, ...]:
+        """Migrations whose intent is not older than ``since``, newest first."""
+        ...
+
+    def add_command(
+        self,
+        kind: CommandKind,
+        *,
+        at: float,
+        by: str,
+        subject: str | None = None,
+        step: int | None = None,
+        digest: str | None = None,
+        until: float | None = None,
+        reason: str = "",
+    ) -> Command:
+        """Write an operator's command and return it numbered."""
+        ...
+
+    def operator_state(self, now: float) -> OperatorState:
+        """What all commands so far add up to at that instant."""
+        ...
+
+    def use_approval(self, command_id: int, migration_id: str) -> bool:
+        """Consume an approval for one start; False if that approval was used for this step already."""
+        ...
+
+    def cycles(self, *, limit: int = 20, before: int | None = None) -> Sequence[CycleRecord]:
+        """The last cycles, newest first."""
+        ...
+
+
+__all__ = [
+    "Agents",
+    "Clock",
+    "HostError",
+    "HostRefusedError",
+    "HostUnreachableError",
+    "HypervisorProbe",
+    "HypervisorRead",
+    "HypervisorWrite",
+    "Lease",
+    "Ledger",
+    "LedgerUnavailableError",
+    "MigrationHandle",
+    "MigrationOptions",
+]

@@ -1,0 +1,1 @@
+"""What will be: demand scenarios, hotspots, migration cost. Pure; imports ``cluster`` only."""

@@ -1,0 +1,1 @@
+"""The ledger: cycles, decisions, plans, migrations, outcomes, commands; and explanations out of it."""

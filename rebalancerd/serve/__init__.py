@@ -1,0 +1,1 @@
+"""Prometheus metrics and the REST API on a UNIX socket."""
