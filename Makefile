@@ -1,0 +1,92 @@
+# rebalancerd: `make demo` and `make test` install what is missing (system packages as root or with sudo, uv, the virtual
+# environment) and say what they install.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := .uv/bin/uv
+export UV_PYTHON_DOWNLOADS := never
+export UV_LINK_MODE := copy
+export PYTHONDONTWRITEBYTECODE := 1
+
+# what Python needs to build libvirt's binding; what the lab runs on
+BUILD_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libvirt-dev
+LAB_PACKAGES := libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils \
+	iproute2 busybox-static lxcfs cpio kmod procps
+TEST_PACKAGES := systemd prometheus
+
+IS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
+SUDO := $(if $(IS_ROOT),,$(shell command -v sudo || true))
+AS_ROOT := $(if $(IS_ROOT),,$(if $(SUDO),$(SUDO) --preserve-env=PYTHONDONTWRITEBYTECODE,DEMO_MINUTES))
+
+define install_packages
+missing=""; \
+for package in $(1); do \
+	dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+done; \
+if [ -n "$$missing" ]; then \
+	if [ -z "$(IS_ROOT)$(SUDO)" ]; then \
+		echo "rebalancerd: missing Debian packages, and neither root nor sudo to install them:$$missing" >&2; $(2); \
+	else \
+		echo "rebalancerd: installing Debian packages:$$missing"; \
+		$(SUDO) apt-get update -qq; \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi; \
+fi
+endef
+
+.PHONY: help setup packages lab-packages test-packages demo test check lint bench wheel clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+packages:
+	@$(call install_packages,$(BUILD_PACKAGES),exit 1)
+
+lab-packages: packages
+	@$(call install_packages,$(LAB_PACKAGES),true)
+
+test-packages: lab-packages
+	@$(call install_packages,$(TEST_PACKAGES),true)
+
+setup: packages $(BIN)/.complete ## make .venv with everything pinned by hash in requirements.lock
+
+$(UV):
+	@echo "rebalancerd: installing uv into .uv"
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+$(BIN)/.complete: requirements.lock pyproject.toml | packages $(UV)
+	@echo "rebalancerd: installing Python packages of requirements.lock into .venv"
+	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python $(PYTHON) .venv
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup lab-packages ## bring up three real hosts, make one hot, watch it being relieved (DEMO_MINUTES, default 4)
+	@$(AS_ROOT) $(BIN)/rebalancerd demo
+
+test: setup test-packages ## all tests, the lab's included when root or sudo is there
+	@$(AS_ROOT) $(BIN)/python -m pytest -p no:cacheprovider $(PYTEST_ARGS)
+
+lint: setup ## format, lint, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+check: lint test ## what must be green in every commit
+
+bench: setup ## a benchmark: make bench NAME=cycle ARGS="--hosts 200 --vms 4000 --json cycle.json"
+	@$(AS_ROOT) $(BIN)/python -m tests.bench $(NAME) $(ARGS)
+
+lock: $(UV) ## pin all dependencies with hashes
+	@$(UV) pip compile --quiet --generate-hashes --all-extras --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 --output-file requirements.lock pyproject.toml
+
+wheel: setup ## build the wheel into dist/
+	@$(UV) build --quiet --python $(BIN)/python --no-build-isolation --wheel --out-dir dist .
+
+clean: ## remove what make made
+	@rm -rf .venv .uv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
