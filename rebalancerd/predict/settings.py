@@ -8,7 +8,8 @@ class PredictSettings:
     """Horizon and shape of the scenarios; ``link_efficiency`` is the share of a link that migration traffic reaches.
 
     ``overhead_seconds``: libvirt's own handshakes around a migration; ``deadline_seconds``: a pre-copy longer than this
-    counts as not converging.
+    counts as not converging; ``switchover_seconds``: device state and resume, the part of the downtime that does not
+    depend on memory.
     """
 
     horizon_seconds: float = 1800.0
@@ -19,3 +20,22 @@ class PredictSettings:
     link_efficiency: float = 0.9
     overhead_seconds: float = 2.0
     deadline_seconds: float = 900.0
+    switchover_seconds: float = 0.06
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentionLimits:
+    """Signs of contention that make a host hot whatever its utilisation. Shares are 0 to 1.
+
+    ``steal_share``: vCPU delay ÷ (CPU used + delay) over the host's guests, once the delay is at least ``steal_cores``.
+    ``psi_cpu``, ``psi_memory``: share of the last 10 s in which some task waited. ``swap_share``: swap used ÷ the
+    host's memory. Swap in use is a level, not a rate: pages parked long ago harm nobody, so it counts only while
+    ``psi_memory`` is at least ``swap_psi_memory`` or unknown.
+    """
+
+    steal_share: float = 0.20
+    steal_cores: float = 0.25
+    psi_cpu: float = 0.40
+    psi_memory: float = 0.10
+    swap_share: float = 0.02
+    swap_psi_memory: float = 0.02
