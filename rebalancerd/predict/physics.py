@@ -124,6 +124,11 @@ class Precopy:
     throttle: Floats
 
 
+def wire_bytes(resident_bytes: Floats, zero_bytes: Floats) -> Floats:
+    """Bytes that one full copy puts on the wire: pages with their headers, zero pages as headers alone."""
+    return resident_bytes * PAGE_OVERHEAD + zero_bytes / PAGE_BYTES * PAGE_HEADER_BYTES
+
+
 def simulate(inputs: PrecopyInputs) -> Precopy:
     """Run every migration's rounds until the remainder fits the allowed downtime, or it is clear that it never will.
 
@@ -131,7 +136,7 @@ def simulate(inputs: PrecopyInputs) -> Precopy:
     one round's bytes to the next's is monotone, so a round that is not smaller than the one before it ends the case.
     """
     n = inputs.resident_bytes.shape[0]
-    first = inputs.resident_bytes * PAGE_OVERHEAD + inputs.zero_bytes / PAGE_BYTES * PAGE_HEADER_BYTES
+    first = wire_bytes(inputs.resident_bytes, inputs.zero_bytes)
     run = _Run(inputs, first)
     live = np.arange(n)
     for _ in range(MAX_ROUNDS):

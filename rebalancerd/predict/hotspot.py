@@ -1,0 +1,235 @@
+"""Hotspots and pressures: which hosts are, or will be, above their headroom, and because of whom.
+
+A host's load is the sum of its VMs' rows, of VMs on their way to it too, plus what the host itself uses beyond its
+reservation. Where a host's own figures are unknown that sum is only a lower bound: it can make the host hot, never cool.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rebalancerd.cluster.decision import HostPressure
+from rebalancerd.cluster.host import Host
+from rebalancerd.cluster.scenarios import Hotspot, Scenarios
+from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.vm import Vm
+from rebalancerd.predict.demand import cpu_demand_cores, memory_demand_bytes, sane
+from rebalancerd.predict.settings import ContentionLimits
+
+CPU, MEMORY = "cpu", "memory"
+P95 = 0.95
+MAX_CAUSES = 5
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostDemand:
+    """One resource of one host, in reference cores or bytes. ``paths``: shape (K·H,); None where unknown.
+
+    ``complete`` False: the host's own use is unknown, so that ``now`` and ``paths`` are lower bounds.
+    """
+
+    scenarios: Scenarios
+    capacity: float | None
+    now: float
+    paths: Floats
+    complete: bool
+
+    @cached_property
+    def peaks(self) -> Floats:
+        """Peak of each path, shape (K,)."""
+        return self.scenarios.peaks(self.paths)
+
+    @cached_property
+    def peak_p95(self) -> float:
+        """The 95 % quantile of the paths' peaks."""
+        return float(np.quantile(self.peaks, P95))
+
+    def share(self, value: float) -> float | None:
+        """``value`` as a share of the capacity; None where the capacity is unknown or nothing."""
+        return value / self.capacity if self.capacity else None
+
+
+def host_demand(snapshot: Snapshot, scenarios: Scenarios, host: Host, resource: str) -> HostDemand:
+    """Present and predicted load of ``host``; ``resource`` is "cpu" or "memory".
+
+    The host's own use is its measured use minus that of its guests minus its reservation (which its capacity leaves
+    out already), never below 0, and stays as it is over the horizon. Raises ValueError if a VM has no row.
+    """
+    guests, coming = snapshot.vms_on[host.name], _coming(snapshot, host)
+    matrix = scenarios.cpu_cores if resource == CPU else scenarios.memory_bytes
+    rows = _rows(scenarios, guests)
+    on_host = _now(guests, rows, matrix, host, resource)
+    if resource == CPU:
+        busy = sane(host.load.cpu_cores)
+        measured = None if busy is None else busy * host.speed_factor
+        used = [(sane(vm.load.cpu_cores), row) for vm, row in zip(guests, rows, strict=True)]
+        of_guests = sum(float(matrix[row, 0]) if u is None else u * host.speed_factor for u, row in used)
+        reserved, capacity = host.reserved_cores * host.speed_factor, host.capacity_cores
+    else:
+        measured, of_guests = sane(host.load.memory_used_bytes), on_host
+        reserved, capacity = host.reserved_memory_bytes, host.capacity_memory_bytes
+    coming_rows = _rows(scenarios, coming)
+    paths = matrix[[*rows, *coming_rows]].sum(axis=0, dtype=np.float32)
+    own = 0.0 if measured is None else max(0.0, measured - of_guests - reserved)
+    # an incoming copy already shows in the host's measured memory: count the larger of the two, not both
+    own_later = max(0.0, own - float(matrix[coming_rows, 0].sum())) if resource == MEMORY else own
+    return HostDemand(
+        scenarios=scenarios,
+        capacity=capacity,
+        now=on_host + own,
+        paths=paths + np.float32(own_later),
+        complete=measured is not None,
+    )
+
+
+def hotspots(
+    snapshot: Snapshot,
+    scenarios: Scenarios,
+    *,
+    cpu_headroom: float,
+    memory_headroom: float,
+    probability: float,
+    contention: ContentionLimits | None = None,
+) -> tuple[Hotspot, ...]:
+    """Hosts above their headroom now, or with at least ``probability`` within the horizon, or in contention.
+
+    Headrooms are shares of the usable capacity. Hottest first; a host may stand once per resource. Hosts that are not
+    usable are left out: they are not cool, nothing is known of them (``pressures`` shows them with None). Raises
+    ValueError if a VM of the snapshot has no row in the scenarios.
+    """
+    limits = contention or ContentionLimits()
+    found = []
+    for host in snapshot.hosts:
+        if not host.usable:
+            continue
+        signs = {CPU: _cpu_contention(host, snapshot, limits), MEMORY: _memory_contention(host, limits)}
+        for resource, headroom in ((CPU, cpu_headroom), (MEMORY, memory_headroom)):
+            demand = host_demand(snapshot, scenarios, host, resource)
+            spot = _hotspot(
+                demand,
+                host=host.name,
+                resource=resource,
+                headroom=headroom,
+                probability=probability,
+                contention=signs[resource],
+            )
+            if spot is not None:
+                found.append(replace(spot, causes=_causes(snapshot, scenarios, host, resource)))
+    return tuple(sorted(found, key=lambda s: (-max(s.now, s.peak_p95) / s.headroom, s.host, s.resource)))
+
+
+def pressures(snapshot: Snapshot, scenarios: Scenarios) -> tuple[HostPressure, ...]:
+    """How each host looks, as shares of its usable capacity; None for what is unknown. In the order of the hosts."""
+    found = []
+    for host in snapshot.hosts:
+        shares: dict[str, tuple[float | None, float | None]] = {}
+        for resource in (CPU, MEMORY):
+            demand = host_demand(snapshot, scenarios, host, resource)
+            told = host.usable and demand.complete
+            shares[resource] = (demand.share(demand.now), demand.share(demand.peak_p95)) if told else (None, None)
+        unusable = host.unusable or (None if host.usable else "facts unknown")
+        found.append(
+            HostPressure(
+                host=host.name,
+                cpu_now=shares[CPU][0],
+                cpu_p95=shares[CPU][1],
+                memory_now=shares[MEMORY][0],
+                memory_p95=shares[MEMORY][1],
+                vms=len(snapshot.vms_on[host.name]),
+                unusable=unusable,
+            )
+        )
+    return tuple(found)
+
+
+def _hotspot(
+    demand: HostDemand, *, host: str, resource: str, headroom: float, probability: float, contention: str | None
+) -> Hotspot | None:
+    """The hotspot without its causes, None where the host is not hot or its capacity is unknown."""
+    now, peak = demand.share(demand.now), demand.share(demand.peak_p95)
+    if now is None or peak is None or demand.capacity is None:
+        return None
+    limit = headroom * demand.capacity
+    chance = float((demand.peaks > limit).mean())
+    hot_now = demand.now > limit
+    if not (hot_now or chance >= probability > 0 or contention):
+        return None
+    return Hotspot(
+        host=host,
+        resource=resource,
+        now=now,
+        peak_p95=peak,
+        headroom=headroom,
+        probability=1.0 if hot_now else chance,
+        lead_seconds=0.0 if hot_now or contention else _lead_seconds(demand, limit),
+        causes=(),
+        contention=contention,
+    )
+
+
+def _lead_seconds(demand: HostDemand, limit: float) -> float | None:
+    """Time to the first step at which the median over the paths passes ``limit``."""
+    scenarios = demand.scenarios
+    median = np.median(demand.paths.reshape(scenarios.paths, scenarios.steps), axis=0)
+    crossing = np.flatnonzero(median > limit)
+    return float(crossing[0] + 1) * scenarios.step_seconds if crossing.size else None
+
+
+def _causes(snapshot: Snapshot, scenarios: Scenarios, host: Host, resource: str) -> tuple[str, ...]:
+    """UUIDs of the host's guests that add most on average over all paths, largest first."""
+    matrix = scenarios.cpu_cores if resource == CPU else scenarios.memory_bytes
+    guests = snapshot.vms_on[host.name]
+    weight = {vm.uuid: float(matrix[scenarios.row[vm.uuid]].mean()) for vm in guests}
+    ranked = sorted(weight, key=lambda uuid: (-weight[uuid], uuid))
+    return tuple(uuid for uuid in ranked[:MAX_CAUSES] if weight[uuid] > 0)
+
+
+def _cpu_contention(host: Host, snapshot: Snapshot, limits: ContentionLimits) -> str | None:
+    """The sign of CPU contention in words, or None."""
+    told = [vm.load for vm in snapshot.vms_on[host.name] if sane(vm.load.steal_cores) is not None]
+    steal = sum(sane(load.steal_cores) or 0.0 for load in told)
+    asked = steal + sum(sane(load.cpu_cores) or 0.0 for load in told)
+    if steal >= limits.steal_cores and steal / asked >= limits.steal_share:
+        return f"guests wait for CPU: {steal:.2f} cores of delay, {steal / asked:.0%} of what they ask for"
+    psi = host.load.psi_cpu
+    if psi is not None and psi >= limits.psi_cpu:
+        return f"CPU pressure: some task waited {psi:.0%} of the time"
+    return None
+
+
+def _memory_contention(host: Host, limits: ContentionLimits) -> str | None:
+    """The sign of memory contention in words, or None."""
+    psi, swap, memory = host.load.psi_memory, host.load.swap_used_bytes, host.memory_bytes
+    if psi is not None and psi >= limits.psi_memory:
+        return f"memory pressure: some task waited {psi:.0%} of the time"
+    if swap and memory and swap / memory >= limits.swap_share and (psi is None or psi >= limits.swap_psi_memory):
+        return f"swap in use: {swap / memory:.0%} of the host's memory"
+    return None
+
+
+def _coming(snapshot: Snapshot, host: Host) -> tuple[Vm, ...]:
+    """VMs that a migration under way brings to the host."""
+    uuids = sorted({f.vm_uuid for f in snapshot.in_flight if f.destination == host.name})
+    vms = (snapshot.vm_by_uuid.get(uuid) for uuid in uuids)
+    return tuple(vm for vm in vms if vm is not None and vm.host != host.name)
+
+
+def _rows(scenarios: Scenarios, vms: tuple[Vm, ...]) -> list[int]:
+    missing = [vm.uuid for vm in vms if vm.uuid not in scenarios.row]
+    if missing:
+        raise ValueError(f"scenarios lack VMs of the snapshot: {missing[:3]}")
+    return [scenarios.row[vm.uuid] for vm in vms]
+
+
+def _now(vms: tuple[Vm, ...], rows: list[int], matrix: Floats, host: Host, resource: str) -> float:
+    """Present demand of the guests; a guest whose load is unknown counts with the first step of its stand-in."""
+    total = 0.0
+    for vm, row in zip(vms, rows, strict=True):
+        value = cpu_demand_cores(vm) if resource == CPU else memory_demand_bytes(vm)
+        factor = host.speed_factor if resource == CPU else 1.0
+        total += float(matrix[row, 0]) if value is None else value * factor
+    return total
