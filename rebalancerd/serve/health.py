@@ -1,0 +1,211 @@
+"""Health: a stable code per condition, how bad it is, and what to do about it. Pure: facts in, checks out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from rebalancerd.cluster.decision import CycleRecord, Outcome
+from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, MigrationState
+from rebalancerd.cluster.refusal import Code, Refusal
+from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.serve.schemas import Check
+
+OK: Literal["HEALTH_OK"] = "HEALTH_OK"
+WARN: Literal["HEALTH_WARN"] = "HEALTH_WARN"
+ERR: Literal["HEALTH_ERR"] = "HEALTH_ERR"
+LATE_CYCLES = 5.0
+LATE_CYCLE_SECONDS = 180.0
+
+
+class HealthCode(StrEnum):
+    """Every health condition. Codes are for scripts and alerts, so they stay."""
+
+    WARMING_UP = "WARMING_UP"
+    CYCLE_LATE = "CYCLE_LATE"
+    CYCLE_FAILED = "CYCLE_FAILED"
+    HOST_STALE = "HOST_STALE"
+    HOST_UNREACHABLE = "HOST_UNREACHABLE"
+    HOST_UNUSABLE = "HOST_UNUSABLE"
+    HOST_HOT = "HOST_HOT"
+    HOST_QUARANTINED = "HOST_QUARANTINED"
+    NO_ROOM = "NO_ROOM"
+    TELEMETRY_FROZEN = "TELEMETRY_FROZEN"
+    CLUSTER_PARTLY_UNKNOWN = "CLUSTER_PARTLY_UNKNOWN"
+    BREAKER_OPEN = "BREAKER_OPEN"
+    PAUSED = "PAUSED"
+    STUCK_MIGRATION = "STUCK_MIGRATION"
+    UNOBSERVED_MIGRATION = "UNOBSERVED_MIGRATION"
+    FOREIGN_MIGRATION = "FOREIGN_MIGRATION"
+    VM_IN_DANGER = "VM_IN_DANGER"
+    LEDGER_UNAVAILABLE = "LEDGER_UNAVAILABLE"
+    LEASE_LOST = "LEASE_LOST"
+    CONFIG_RELOAD_FAILED = "CONFIG_RELOAD_FAILED"
+    MODEL_UNTRUSTED = "MODEL_UNTRUSTED"
+
+
+# conditions of the whole cluster that a cycle's refusals carry: code, how bad, what to do
+_FROM_REFUSALS: dict[Code, tuple[HealthCode, Literal["warn", "err"], str]] = {
+    Code.WARMING_UP: (HealthCode.WARMING_UP, "warn", "wait for a few samples; nothing is moved until then"),
+    Code.TELEMETRY_INSANE: (
+        HealthCode.TELEMETRY_FROZEN,
+        "err",
+        "compare `rebalancerd status` with virt-top on a host; decisions go on by themselves once figures are sane",
+    ),
+    Code.CLUSTER_PARTLY_UNKNOWN: (
+        HealthCode.CLUSTER_PARTLY_UNKNOWN,
+        "err",
+        "bring the unreachable hosts back, or take them out of the configuration",
+    ),
+    Code.BREAKER_OPEN: (
+        HealthCode.BREAKER_OPEN,
+        "err",
+        "see `rebalancerd history` for what failed, mend it, then `rebalancerd close-breaker`",
+    ),
+    Code.LEASE_LOST: (HealthCode.LEASE_LOST, "err", "another controller may be at work: see which one runs"),
+    Code.LEDGER_UNAVAILABLE: (
+        HealthCode.LEDGER_UNAVAILABLE,
+        "err",
+        "see that the disk of the state directory is writable and not full; nothing is started until then",
+    ),
+    Code.NO_DESTINATION: (
+        HealthCode.NO_ROOM,
+        "warn",
+        "see `rebalancerd explain host NAME`: add capacity, or loosen the constraint that binds",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What health is judged by. ``cycle_seconds``: the configured time between two cycles."""
+
+    now: float
+    started_at: float
+    cycle: CycleRecord | None = None
+    snapshot: Snapshot | None = None
+    open_migrations: Sequence[MigrationRecord] = ()
+    recent: Sequence[MigrationRecord] = ()
+    paused: str | None = None
+    breaker_open: str | None = None
+    quarantined: dict[str, Refusal] = field(default_factory=dict)
+    ledger_error: str | None = None
+    reload_error: str | None = None
+    lease_held: bool = True
+    cycle_seconds: float = 60.0
+
+
+def checks(facts: Facts) -> tuple[Check, ...]:
+    """Every condition that holds, errors first, each code and subject once."""
+    found = [*_of_daemon(facts), *_of_cycle(facts), *_of_hosts(facts), *_of_migrations(facts)]
+    unique = {(c.code, c.subject): c for c in reversed(found)}
+    return tuple(sorted(unique.values(), key=lambda c: (c.severity != "err", c.code, c.subject or "")))
+
+
+def verdict(found: Sequence[Check]) -> Literal["HEALTH_OK", "HEALTH_WARN", "HEALTH_ERR"]:
+    """The worst of the checks."""
+    if any(c.severity == "err" for c in found):
+        return ERR
+    return WARN if found else OK
+
+
+def _check(
+    code: HealthCode, severity: Literal["warn", "err"], message: str, hint: str, subject: str | None = None
+) -> Check:
+    return Check(code=code.value, severity=severity, message=message, hint=hint, subject=subject)
+
+
+def _of_daemon(facts: Facts) -> list[Check]:
+    found = []
+    if facts.ledger_error is not None:
+        hint = _FROM_REFUSALS[Code.LEDGER_UNAVAILABLE][2]
+        found.append(_check(HealthCode.LEDGER_UNAVAILABLE, "err", facts.ledger_error, hint))
+    if facts.reload_error is not None:
+        hint = "mend the file, see `rebalancerd config check`, then reload; the old configuration stays in force"
+        found.append(_check(HealthCode.CONFIG_RELOAD_FAILED, "warn", facts.reload_error, hint))
+    if not facts.lease_held:
+        hint = _FROM_REFUSALS[Code.LEASE_LOST][2]
+        found.append(_check(HealthCode.LEASE_LOST, "err", "the lock on the state directory is not ours any more", hint))
+    if facts.paused is not None:
+        found.append(_check(HealthCode.PAUSED, "warn", facts.paused, "`rebalancerd resume` when you are done"))
+    if facts.breaker_open is not None:
+        hint = _FROM_REFUSALS[Code.BREAKER_OPEN][2]
+        found.append(_check(HealthCode.BREAKER_OPEN, "err", facts.breaker_open, hint))
+    return found
+
+
+def _of_cycle(facts: Facts) -> list[Check]:
+    cycle, found = facts.cycle, []
+    last = cycle.started_at if cycle is not None else facts.started_at
+    patience = max(LATE_CYCLE_SECONDS, LATE_CYCLES * facts.cycle_seconds)
+    if facts.now - last > patience:
+        message = f"no cycle has ended for {facts.now - last:.0f} s"
+        found.append(_check(HealthCode.CYCLE_LATE, "err", message, "see the daemon's log; a host or the disk may hang"))
+    if cycle is None:
+        if not found:
+            hint = "the first cycle comes within a minute or two of the start"
+            found.append(_check(HealthCode.WARMING_UP, "warn", "no cycle has ended yet", hint))
+        return found
+    if cycle.outcome is Outcome.FAILED:
+        found.append(_check(HealthCode.CYCLE_FAILED, "err", cycle.reason, "please report it, with the daemon's log"))
+    for refusal in cycle.refusals:
+        if refusal.code not in _FROM_REFUSALS:
+            continue
+        code, severity, hint = _FROM_REFUSALS[refusal.code]
+        if code is HealthCode.NO_ROOM and not cycle.hot_hosts:
+            continue
+        found.append(_check(code, severity, refusal.detail, hint))
+    return found
+
+
+def _of_hosts(facts: Facts) -> list[Check]:
+    found = []
+    for host in facts.snapshot.hosts if facts.snapshot is not None else ():
+        if host.unusable is not None:
+            code, hint = _unusable(host.unusable)
+            found.append(_check(code, "warn", f"host {host.name}: {host.unusable}", hint, host.name))
+    for name in facts.cycle.hot_hosts if facts.cycle is not None else ():
+        hint = f"see `rebalancerd explain host {name}`"
+        found.append(_check(HealthCode.HOST_HOT, "warn", f"host {name} is or will be above its headroom", hint, name))
+    for name, refusal in facts.quarantined.items():
+        hint = "it ends by itself; it receives nothing until then"
+        found.append(_check(HealthCode.HOST_QUARANTINED, "warn", f"host {name}: {refusal.detail}", hint, name))
+    return found
+
+
+def _unusable(reason: str) -> tuple[HealthCode, str]:
+    """The code of a host that can be neither source nor destination, by the words of its reason."""
+    text = reason.lower()
+    if "stale" in text or " old" in text:
+        return HealthCode.HOST_STALE, "see whether libvirtd answers: `rebalancerd doctor`"
+    if any(word in text for word in ("unreachable", "connect", "no answer", "does not answer", "timed out", "never")):
+        return HealthCode.HOST_UNREACHABLE, "see network, libvirtd and rights: `rebalancerd doctor`"
+    return HealthCode.HOST_UNUSABLE, "see `rebalancerd doctor`"
+
+
+def _of_migrations(facts: Facts) -> list[Check]:
+    found = []
+    for record in facts.open_migrations:
+        what = f"{record.vm_name} {record.source}→{record.destination}"
+        if record.state is MigrationState.STUCK:
+            hint = "see the job with `virsh domjobinfo` on the source; it holds its slots until it ends"
+            found.append(
+                _check(HealthCode.STUCK_MIGRATION, "err", f"{what} is stuck: {record.reason}", hint, record.id)
+            )
+        elif record.state is MigrationState.UNOBSERVED:
+            hint = "bring the host back; nothing is assumed until both hosts have answered"
+            message = f"{what}: a host does not answer"
+            found.append(_check(HealthCode.UNOBSERVED_MIGRATION, "warn", message, hint, record.id))
+    for record in facts.recent:
+        if record.state in CRITICAL_STATES:
+            what = f"{record.vm_name} ({record.vm_uuid}) after {record.source}→{record.destination}: {record.state}"
+            hint = "look at both hosts with `virsh list --all` now; rebalancerd does not touch the VM"
+            found.append(_check(HealthCode.VM_IN_DANGER, "err", what, hint, record.id))
+    if facts.snapshot is not None:
+        for flight in facts.snapshot.in_flight:
+            if not flight.ours:
+                vm = facts.snapshot.vm_by_uuid.get(flight.vm_uuid)
+                message = f"{vm.name if vm else flight.vm_uuid} is being migrated from {flight.source} by somebody else"
+                hint = "counted in the caps; nothing to do"
+                found.append(_check(HealthCode.FOREIGN_MIGRATION, "warn", message, hint, flight.vm_uuid))
+    return found

@@ -1,0 +1,252 @@
+"""What the API answers. Every answer names its format version; times are epoch seconds, null is unknown.
+
+Within one format version fields are only added. Infinite bounds are null: no finite bound can be given.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT = 1
+
+
+class Part(BaseModel):
+    """A part of an answer: immutable, and deaf to fields that a newer daemon adds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Answer(Part):
+    """An answer with its format version."""
+
+    format: int = FORMAT
+
+
+class Check(Part):
+    """One health condition: a stable code, how bad, of what, and what to do."""
+
+    code: str
+    severity: Literal["warn", "err"]
+    message: str
+    hint: str = ""
+    subject: str | None = None
+
+
+class CycleRow(Part):
+    """One cycle in a line."""
+
+    id: int
+    at: float
+    seconds: float
+    mode: str
+    policy: str
+    outcome: str
+    reason: str
+    plan_id: str | None = None
+    hot_hosts: tuple[str, ...] = ()
+    moving: int = 0
+
+
+class HostRow(Part):
+    """One host as the last cycle saw it. Shares of usable capacity: 1.0 is full."""
+
+    name: str
+    mode: str
+    vms: int
+    cpu_now: float | None = None
+    cpu_p95: float | None = None
+    memory_now: float | None = None
+    memory_p95: float | None = None
+    age_seconds: float | None = None
+    hot: bool = False
+    unusable: str | None = None
+
+
+class MigrationRow(Part):
+    """One migration, running or finished. ``predicted_end_at``: its start plus the predicted duration.
+
+    ``estimated_end_at``: from what remains and the present rates; null where the guest dirties memory faster than it
+    is sent. ``elapsed_seconds`` counts from the hand-over to libvirt.
+    """
+
+    id: str
+    vm_uuid: str
+    vm_name: str
+    source: str
+    destination: str
+    state: str
+    intent_at: float
+    ours: bool = True
+    adopted: bool = False
+    plan_id: str | None = None
+    step: int | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    reason: str = ""
+    elapsed_seconds: float | None = None
+    predicted_seconds: float | None = None
+    predicted_seconds_upper: float | None = None
+    predicted_downtime_seconds: float | None = None
+    predicted_bytes: float | None = None
+    predicted_end_at: float | None = None
+    estimated_end_at: float | None = None
+    total_bytes: int | None = None
+    processed_bytes: int | None = None
+    remaining_bytes: int | None = None
+    rate_bytes_per_second: float | None = None
+    dirty_bytes_per_second: float | None = None
+    iteration: int | None = None
+    throttle: float | None = None
+    postcopy: bool = False
+    actual_seconds: float | None = None
+    actual_downtime_seconds: float | None = None
+    actual_bytes: int | None = None
+
+
+class PlanBrief(Part):
+    """The plan under way, in a line."""
+
+    id: str
+    digest: str
+    policy: str
+    why: str
+    steps: int
+    created_at: float
+    expires_at: float
+    awaits_approval: bool = False
+
+
+class Pause(Part):
+    """Why nothing is started, who said so, and until when (null: until resumed)."""
+
+    reason: str
+    by: str
+    at: float
+    until: float | None = None
+
+
+class Status(Answer):
+    """The cluster and the daemon in one view."""
+
+    version: str
+    health: Literal["HEALTH_OK", "HEALTH_WARN", "HEALTH_ERR"]
+    checks: tuple[Check, ...] = ()
+    mode: str
+    policy: str
+    controller: str
+    now: float
+    started_at: float
+    hosts: tuple[HostRow, ...] = ()
+    vms: int = 0
+    moving: tuple[MigrationRow, ...] = ()
+    moving_limit: int
+    cycle: CycleRow | None = None
+    plan: PlanBrief | None = None
+    paused: Pause | None = None
+    drained: tuple[str, ...] = ()
+    guard_notes: tuple[str, ...] = ()
+    unknowns: int = 0
+
+
+class Watch(Answer):
+    """What runs now, and what ended lately (newest first)."""
+
+    now: float
+    mode: str
+    migrations: tuple[MigrationRow, ...] = ()
+    recent: tuple[MigrationRow, ...] = ()
+    hosts: tuple[HostRow, ...] = ()
+    cycle: CycleRow | None = None
+
+
+class PlanAnswer(Answer):
+    """A plan as the document of a plan file (rebalancerd.record.planfile), and whether it may be applied here."""
+
+    document: dict[str, Any]
+    digest: str
+    empty: bool
+    mode: str
+
+
+class Explanation(Answer):
+    """Why something was done, or not. ``lines`` are sentences for people, ``facts`` the figures behind them."""
+
+    kind: str
+    subject: str
+    title: str
+    lines: tuple[str, ...]
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class History(Answer):
+    """Past migrations and cycles, newest first."""
+
+    now: float
+    migrations: tuple[MigrationRow, ...] = ()
+    cycles: tuple[CycleRow, ...] = ()
+
+
+class CommandAnswer(Answer):
+    """A command that is in the ledger now, and what follows from it in one sentence."""
+
+    id: int
+    kind: str
+    at: float
+    by: str
+    subject: str | None = None
+    step: int | None = None
+    until: float | None = None
+    reason: str = ""
+    message: str
+
+
+class Ping(Answer):
+    """Who is there."""
+
+    version: str
+    controller: str
+    mode: str
+    pid: int
+
+
+class PauseRequest(Part):
+    """Start nothing for ``seconds``, or until resumed."""
+
+    seconds: float | None = Field(default=None, gt=0, le=366 * 86400, allow_inf_nan=False)
+    reason: str = Field(default="", max_length=500)
+
+
+class HostRequest(Part):
+    """A command about a host."""
+
+    host: str = Field(min_length=1, max_length=255)
+    reason: str = Field(default="", max_length=500)
+
+
+class VmRequest(Part):
+    """A command about a VM, by UUID or by a name that only one VM has."""
+
+    vm: str = Field(min_length=1, max_length=255)
+    reason: str = Field(default="", max_length=500)
+
+
+class ApprovalRequest(Part):
+    """Approve or reject a plan or one step of it (0 or null: all). ``digest``, where given, must be the plan's."""
+
+    plan: str = Field(min_length=1, max_length=255)
+    step: int | None = Field(default=None, ge=0, le=10_000)
+    digest: str | None = Field(default=None, max_length=64)
+    reason: str = Field(default="", max_length=500)
+
+
+class ApplyRequest(Part):
+    """A plan file's document."""
+
+    document: dict[str, Any]
+    reason: str = Field(default="", max_length=500)
+
+
+class ReasonRequest(Part):
+    """A command that needs nothing but, perhaps, a reason."""
+
+    reason: str = Field(default="", max_length=500)
