@@ -1,1 +1,4 @@
-"""A simulated cluster behind the same ports, on virtual time, with fault injection and a scenario runner."""
+"""A simulated cluster behind the same ports on virtual time: fault injection, scenario runner, synthetic clusters.
+
+Only the ports differ: the code of every other room runs on it unchanged.
+"""
