@@ -76,6 +76,12 @@ class Cgroup:
         """Its directory in each hierarchy."""
         return tuple(hierarchy.mount / self.path for hierarchy in self.hierarchies)
 
+    def siblings(self) -> frozenset[str]:
+        """Names of the other groups beside it that begin like it, up to the last dash."""
+        name = Path(self.path).name
+        prefix = name.rpartition("-")[0]
+        return frozenset(path.name for at in self.directories for path in at.parent.glob(f"{prefix}-*")) - {name}
+
     def create(self) -> None:
         """Make the group, and the ones above it, if they are not there.
 

@@ -8,6 +8,7 @@ from rebalancerd.lab.image import Image
 from rebalancerd.lab.spec import GuestSpec, encode_schedule
 from rebalancerd.lab.storage import Disk
 
+EMULATOR = "/usr/bin/qemu-system-x86_64"
 PORT_NAME = "lab.load"
 # Seen alike on every host (each has its own file there), so that a migration needs no change of the XML.
 CHANNEL_DIR = "/run/libvirt/lab"
@@ -64,7 +65,7 @@ def domain_xml(guest: GuestSpec, uuid: str, image: Image, disk: Disk | None, *, 
 
 
 def _add_devices(devices: ET.Element, guest: GuestSpec, disk: Disk | None) -> None:
-    _add(devices, "emulator", text="/usr/bin/qemu-system-x86_64")
+    _add(devices, "emulator", text=EMULATOR)
     _add(devices, "controller", type="usb", model="none")
     if disk is not None:
         element = _add(devices, "disk", type="network", device="disk")

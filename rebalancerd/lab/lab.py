@@ -16,7 +16,7 @@ from rebalancerd.lab.cgroup import Cgroup, Hierarchy, mounted_hierarchies
 from rebalancerd.lab.commands import LabError
 from rebalancerd.lab.domain import CHANNEL_DIR, CONSOLE_DIR, channel_file, console_file, domain_xml
 from rebalancerd.lab.heartbeat import Heartbeat, last_heartbeat, parse_heartbeats
-from rebalancerd.lab.host import LabHost
+from rebalancerd.lab.host import BINDS, LabHost
 from rebalancerd.lab.image import CACHE_DIR, build_image
 from rebalancerd.lab.kvm import guest_runs_on_kvm
 from rebalancerd.lab.requirements import can_run
@@ -161,7 +161,9 @@ class Lab:
             image = build_image(self.cache_dir)
             if self._state().accelerator is None:
                 progress("accelerator")
-                kvm = self.spec.accelerator == "kvm" or (self.spec.accelerator == "auto" and guest_runs_on_kvm(image))
+                kvm = self.spec.accelerator == "kvm" or (
+                    self.spec.accelerator == "auto" and guest_runs_on_kvm(image, self.cache_dir)
+                )
                 save_state(self.state_dir, replace(self._state(), accelerator="kvm" if kvm else "tcg"))
             progress("cgroups")
             self._services.create()
@@ -169,8 +171,11 @@ class Lab:
                 host.cgroup.create()
                 host.cgroup.limit(host.cpu_quota_cores, host.memory_limit_bytes)
             progress("bridge")
-            network.ensure_bridge(self.bridge, self.spec.address(network.MACHINE_NUMBER), self.state_dir)
+            address = self.spec.address(network.MACHINE_NUMBER)
+            network.ensure_bridge(self.bridge, address, self.state_dir, self._services)
             self._start_hosts(progress)
+            progress("what libvirt knows of QEMU")
+            self.hosts[0].learn_emulator(self.cache_dir, self.hosts[1:])
             known = residents.places(self.hosts)
             for guest in self.guests:
                 if guest.name not in known or known[guest.name].state == "shut off":
@@ -193,11 +198,17 @@ class Lab:
         progress("view of /proc")
         proc = services.serve_lxcfs(self.state_dir, self._services, groups)
         views = services.serve_cpu_view(self.state_dir, self._services, groups)
+        missing = tuple(path for path in BINDS.values() if not Path(path).exists())
+        if missing:
+            state = self._state()
+            save_state(self.state_dir, replace(state, made_directories=(*state.made_directories, *missing)))
+            for path in missing:
+                Path(path).mkdir(parents=True)
         names = "".join(f"{host.address} {host.name}\n" for host in self.hosts)
         for host in self.hosts:
             progress(f"host {host.name}")
             host.start((*([views / host.name] if views else []), proc), f"127.0.0.1 localhost\n{names}")
-            host.link.attach(self.bridge, host.address)
+            host.link.attach(self.bridge, host.address, self._services)
         progress("libvirtd")
         with ThreadPoolExecutor() as pool:
             list(pool.map(LabHost.start_libvirtd, self.hosts))
@@ -214,7 +225,8 @@ class Lab:
             self._cgroup().remove()
             progress("mounts")
             takedown.unmount_below(self.state_dir)
-            takedown.delete_lxcfs_leftovers()
+            if not self._cgroup().siblings():
+                takedown.delete_shared_directories(self._state().made_directories)
             progress("network")
             for host in self.hosts:
                 network.remove_link(host.port)

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rebalancerd.lab.cgroup import Cgroup
 from rebalancerd.lab.commands import LabError, run, succeeds
 
 MACHINE_NUMBER = 254
@@ -29,12 +30,16 @@ class Link:
         """Prefix a command so that it runs in the host's network namespace."""
         return ("nsenter", f"--target={self.holder_pid}", "--net", "--", *argv)
 
-    def attach(self, bridge: str, address: str) -> None:
-        """Make the cable if it is not there, and give the host's end its IPv4 address in the /24."""
+    def attach(self, bridge: str, address: str, services: Cgroup) -> None:
+        """Make the cable if it is not there, and give the host's end its IPv4 address in the /24.
+
+        It is made by a process of the lab's cgroup: should this one be killed now, `Lab.down` ends that one before it looks.
+        """
         if succeeds(self.in_host("ip", "link", "show", "eth0")):
             return
         succeeds(("ip", "link", "del", self.port))  # left by a host that died
-        run("ip", "link", "add", self.port, "type", "veth", "peer", "name", "eth0", "netns", str(self.holder_pid))
+        peer = ("peer", "name", "eth0", "netns", str(self.holder_pid))
+        run(*services.command_in("ip", "link", "add", self.port, "type", "veth", *peer))
         run("ip", "link", "set", self.port, "master", bridge, "up")
         run(*self.in_host("ip", "addr", "add", f"{address}/24", "dev", "eth0"))
         run(*self.in_host("ip", "link", "set", "eth0", "up"))
@@ -86,7 +91,7 @@ def delay_available() -> bool:
         succeeds(("ip", "link", "del", probe))
 
 
-def ensure_bridge(bridge: str, address: str, owner: Path) -> None:
+def ensure_bridge(bridge: str, address: str, owner: Path, services: Cgroup) -> None:
     """Make the bridge with this machine's address in the /24, marked with the state directory of its lab.
 
     Raises:
@@ -97,7 +102,7 @@ def ensure_bridge(bridge: str, address: str, owner: Path) -> None:
             for item in row.get("addr_info", ()):
                 if item["family"] == "inet" and item["local"].rsplit(".", 1)[0] == address.rsplit(".", 1)[0]:
                     raise LabError(f"subnet of {address} is in use on {row['ifname']}; give the lab another subnet")
-        run("ip", "link", "add", bridge, "type", "bridge")
+        run(*services.command_in("ip", "link", "add", bridge, "type", "bridge"))
     check_owner(bridge, owner)
     run("ip", "link", "set", bridge, "alias", str(owner)[-_ALIAS_CHARS:])
     run("ip", "addr", "replace", f"{address}/24", "dev", bridge)

@@ -29,12 +29,14 @@ class LabState:
         guests: guests it has, those added later included.
         accelerator: the one chosen, None before the choice.
         disk_ports: TCP port of the disk server of each guest with a disk.
+        made_directories: directories outside the lab's own that were not there before it.
     """
 
     spec: LabSpec
     guests: tuple[GuestSpec, ...] = ()
     accelerator: Literal["kvm", "tcg"] | None = None
     disk_ports: dict[str, int] = field(default_factory=dict)
+    made_directories: tuple[str, ...] = ()
 
 
 _ADAPTER = TypeAdapter(LabState)

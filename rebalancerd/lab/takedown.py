@@ -53,16 +53,13 @@ def delete_state(state_dir: Path) -> None:
         raise LabError(f"cannot delete {error.filename}: {error.strerror}") from error
 
 
-def delete_lxcfs_leftovers() -> None:
-    """Delete the run directory that an lxcfs makes and leaves behind, unless one still runs."""
-    for comm in Path("/proc").glob("[0-9]*/comm"):
+def delete_shared_directories(made: tuple[str, ...]) -> None:
+    """Delete the empty directories that labs made outside their own: those given, and the run directory of lxcfs.
+
+    Only the last lab on the machine may do so: another would lose what it has mounted on them, though in a namespace of its own.
+    """
+    for path in (*_LXCFS_RUN_DIR.glob("*"), _LXCFS_RUN_DIR, *(Path(path) for path in made)):
         try:
-            if comm.read_text().strip() == "lxcfs":
-                return
+            path.rmdir()
         except OSError:
-            continue  # ended since it was listed
-    for directory in (*_LXCFS_RUN_DIR.glob("*"), _LXCFS_RUN_DIR):
-        try:
-            directory.rmdir()
-        except OSError:
-            return
+            continue  # in use, or gone
