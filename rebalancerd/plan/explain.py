@@ -1,0 +1,125 @@
+"""Why a hot host keeps its VMs, and how a host looks, in words and refusals."""
+
+from math import isnan
+
+import numpy as np
+
+from rebalancerd.cluster.plan import Alternative
+from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
+from rebalancerd.plan.aggregate import grouped, tally
+from rebalancerd.plan.constraints import check_unit
+from rebalancerd.plan.relief import unready, useless, worth_it
+from rebalancerd.plan.search import Candidate, Search, Unit
+from rebalancerd.plan.state import PlacementState, triggers
+from rebalancerd.plan.wording import percent, shown, span
+
+EXAMINED = 8
+ALTERNATIVES = 3
+
+
+def pressure(state: PlacementState, host: int) -> str:
+    """E.g. "h1 is at 96 % CPU (headroom 80 %), p95 110 % within 30 min"; the resource nearer to its headroom."""
+    (cpu, memory), settings = state.relative(host), state.settings
+    rows = [("CPU", cpu, settings.cpu_headroom), ("memory", memory, settings.memory_headroom)]
+    known = [row for row in rows if not isnan(row[1][1])]
+    if not known:
+        return f"{shown(state.hosts[host].name)} has an unknown capacity"
+    label, (now, peak), headroom = max(known, key=lambda row: max(row[1]) / row[2])
+    horizon = span(state.demand.steps * state.demand.step_seconds)
+    return (
+        f"{shown(state.hosts[host].name)} is at {percent(now)} {label} (headroom {percent(headroom)}), "
+        f"p{settings.quantile * 100:.0f} {percent(peak)} within {horizon}"
+    )
+
+
+def contention(state: PlacementState, host: int) -> str:
+    """What is already felt on a hotspot besides its figures, "" if nothing."""
+    felt = sorted({h.contention for h in triggers(state.inputs) if h.host == state.hosts[host].name and h.contention})
+    return f"; contention: {', '.join(map(shown, felt))}" if felt else ""
+
+
+def hottest(state: PlacementState) -> str:
+    """The pressure of the host nearest to its headroom."""
+    settings = state.settings
+
+    def closeness(host: int) -> float:
+        cpu, memory = state.relative(host)
+        return float(
+            np.nan_to_num(max(max(cpu) / settings.cpu_headroom, max(memory) / settings.memory_headroom), nan=-1)
+        )
+
+    if not state.hosts:
+        return "there are no hosts"
+    return pressure(state, max(range(len(state.hosts)), key=lambda h: (closeness(h), -h)))
+
+
+def unit_refusals(search: Search, unit: tuple[int, ...]) -> list[Refusal]:
+    """Each destination's refusal of a unit; where none refuses, what speaks against the gain."""
+    state, found = search.state, []
+    rows = Unit.of(state, unit)
+    relief = search.relief_at_source(rows)
+    for h in range(len(state.hosts)):
+        if h in rows.sources:
+            continue
+        refusal = check_unit(state, unit, h)
+        if refusal is None:
+            gains = search.objective.imbalance_gain(rows.sources, np.array([h]))
+            scored = search.scored(rows, np.array([h]), gains, relief)
+            refusal = worth_it(search, scored[0]) if scored else None
+        found.append(refusal or _not_chosen(state, unit, h))
+    return found
+
+
+def _not_chosen(state: PlacementState, unit: tuple[int, ...], host: int) -> Refusal:
+    """A possible move that the plan leaves out: only the bounds of the plan can be the reason."""
+    vm, settings = state.vms[unit[0]], state.settings
+    detail = f"{shown(vm.name)}: possible, but the plan holds at most {settings.max_moves} moves per run"
+    return about_vm(
+        Code.CLUSTER_CAP, vm.uuid, f"{detail} and {settings.work_budget} evaluations", state.hosts[host].name
+    )
+
+
+def why_still_hot(search: Search, host: int) -> tuple[Refusal, ...]:
+    """For a host that the plan leaves hot: its VMs' refusals, counted and grouped, under one that sums them up."""
+    state, found, useful = search.state, [], []
+    here = state.settled_on(host)
+    done: set[int] = set()
+    for v in here:
+        if v in done:
+            continue
+        unit = state.groups.unit(v, here)
+        done.update(unit)
+        refusal = unready(state, unit)
+        if refusal is None:
+            rows = Unit.of(state, unit)
+            relief = search.relief_at_source(rows)
+            refusal = useless(search, rows, relief)
+            if refusal is None:
+                useful.append((-relief, unit))
+        if refusal is not None:
+            found.append(refusal)
+    for _, unit in sorted(useful)[:EXAMINED]:
+        found += unit_refusals(search, unit)
+    rows_left = len(useful) - EXAMINED
+    more = f"; {rows_left} smaller ones were not examined singly" if rows_left > 0 else ""
+    reasons = tally(found) or "it has no VMs"
+    summary = (
+        f"{pressure(state, host)}{contention(state, host)}; none of its {len(here)} VMs can relieve it: {reasons}{more}"
+    )
+    return (about_host(Code.NO_DESTINATION, state.hosts[host].name, summary), *grouped(found))
+
+
+def alternatives(search: Search, taken: Candidate, others: list[Candidate]) -> tuple[Alternative, ...]:
+    """The next best candidates that were evaluated beside the one taken."""
+    ranked = sorted(others, key=lambda c: (-c.gain, c.unit.vms, c.destination))
+    base = search.objective.score().total
+    return tuple(
+        Alternative(
+            vm_uuid=search.state.vms[c.unit.vms[0]].uuid,
+            vm_name=search.state.vms[c.unit.vms[0]].name,
+            destination=search.state.hosts[c.destination].name,
+            score=base - c.gain,
+            reason=f"gains {c.gain:.0f} core-s, {taken.gain - c.gain:.0f} less: relieves {c.relief:.0f}, costs {c.cost:.0f}",
+        )
+        for c in ranked[:ALTERNATIVES]
+    )

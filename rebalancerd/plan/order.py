@@ -1,0 +1,121 @@
+"""Step order: waves of moves that may run together, every intermediate state within the hard constraints.
+
+While a wave runs, each of its VMs counts on both ends: memory, CPU and anti-affinity. Members of an affinity group are
+necessarily apart while the group is on its way; the plan as a whole brings all of them or none. Steps that can never
+start are dropped with the reason, and so is what depended on them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rebalancerd.cluster.refusal import Code, Refusal
+from rebalancerd.plan.ask import Ask
+from rebalancerd.plan.constraints import first
+from rebalancerd.plan.rules_place import HARD_IN_FLIGHT
+from rebalancerd.plan.state import PlacementState
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A move to be ordered. ``unit``: moves of the same unit stand or fall together."""
+
+    vm: int
+    destination: int
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """``waves``: positions in the given sequence, in their order. ``dropped``: position to its refusal."""
+
+    waves: tuple[tuple[int, ...], ...]
+    dropped: dict[int, Refusal]
+
+
+def order(state: PlacementState, moves: Sequence[Placed]) -> Ordered:
+    """Order moves that start from the placement of the state's snapshot.
+
+    Lower priority goes first and moves may overtake each other to fill waves; if that leaves a move without a place, the
+    given sequence is kept. Deterministic.
+    """
+    urgency = {m.unit: 0 for m in moves}
+    for m in moves:
+        urgency[m.unit] = max(urgency[m.unit], state.vms[m.vm].policy.priority)
+    by_priority = sorted(range(len(moves)), key=lambda i: urgency[moves[i].unit])
+    free = _whole_units(state, moves, by_priority, overtake=True)
+    if not free.dropped:
+        return free
+    strict = _whole_units(state, moves, list(range(len(moves))), overtake=False)
+    return strict if len(strict.dropped) < len(free.dropped) else free
+
+
+def _whole_units(state: PlacementState, moves: Sequence[Placed], sequence: Sequence[int], *, overtake: bool) -> Ordered:
+    """Pack until no unit is left half-moved: a unit with a dropped member is taken out and the rest packed anew."""
+    dropped: dict[int, Refusal] = {}
+    while True:
+        found = _pack(state, moves, [i for i in sequence if i not in dropped], overtake=overtake)
+        if not found.dropped:
+            return Ordered(found.waves, dropped)
+        lost = {moves[i].unit: found.dropped[i] for i in sorted(found.dropped, reverse=True)}
+        for i in sequence:
+            if i not in dropped and moves[i].unit in lost:
+                dropped[i] = found.dropped.get(i) or _with_its_group(state, moves[i], lost[moves[i].unit])
+
+
+def _with_its_group(state: PlacementState, move: Placed, cause: Refusal) -> Refusal:
+    ask = Ask(state, move.vm, move.destination, (move.vm,))
+    return ask.refuse(Code.AFFINITY, f"its group cannot move as a whole: {cause.detail}")
+
+
+def _pack(state: PlacementState, moves: Sequence[Placed], sequence: Sequence[int], *, overtake: bool) -> Ordered:
+    """One pass: fill a wave from the front, finish it, go on; whatever can never start is dropped."""
+    scratch = state.copy()
+    waiting, waves, dropped = list(sequence), [], {}
+    while waiting:
+        wave, refusals = _fill(scratch, moves, waiting, overtake=overtake)
+        for i in wave:
+            scratch.finish(moves[i].vm)
+        if wave:
+            waves.append(tuple(wave))
+            waiting = [i for i in waiting if i not in wave]
+        else:  # nothing runs, so nothing will change: what could not start now never can
+            dropped.update(refusals)
+            waiting = [i for i in waiting if i not in refusals]
+    return Ordered(tuple(waves), dropped)
+
+
+def _fill(
+    scratch: PlacementState, moves: Sequence[Placed], waiting: Sequence[int], *, overtake: bool
+) -> tuple[list[int], dict[int, Refusal]]:
+    """Start what may start beside what this wave has started already; without overtaking, stop at the first that may not."""
+    wave: list[int] = []
+    refusals: dict[int, Refusal] = {}
+    leaving: Counter[int] = Counter()
+    arriving: Counter[int] = Counter()
+    for i in waiting:
+        move = moves[i]
+        ask = Ask(scratch, move.vm, move.destination, (move.vm,))
+        source = int(scratch.place[move.vm])
+        refusal = _over_cap(ask, len(wave), leaving[source], arriving[move.destination]) or first(HARD_IN_FLIGHT, ask)
+        if refusal is None:
+            scratch.begin(move.vm, move.destination)
+            wave.append(i)
+            leaving[source] += 1
+            arriving[move.destination] += 1
+        else:
+            refusals[i] = refusal
+            if not overtake or refusal.code is Code.CLUSTER_CAP:
+                break
+    return wave, refusals
+
+
+def _over_cap(ask: Ask, running: int, out: int, into: int) -> Refusal | None:
+    settings = ask.state.settings
+    if running >= settings.per_cluster:
+        return ask.refuse(Code.CLUSTER_CAP, f"at most {settings.per_cluster} migrations at once in the cluster")
+    if out >= settings.out_per_host or into >= settings.in_per_host:
+        return ask.refuse(
+            Code.HOST_CAP, f"at most {settings.out_per_host} out of and {settings.in_per_host} into a host at once"
+        )
+    return None

@@ -1,0 +1,114 @@
+"""From chosen candidates to a Plan: order, scores before and after, gain and payback per move, facts, expiry."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rebalancerd.cluster.plan import Alternative, Move, Plan, Score, Step
+from rebalancerd.cluster.refusal import Refusal
+from rebalancerd.plan.aggregate import grouped
+from rebalancerd.plan.costbook import options
+from rebalancerd.plan.facts import move_facts
+from rebalancerd.plan.objective import cost_core_seconds
+from rebalancerd.plan.order import Placed, order
+from rebalancerd.plan.search import Candidate, Search
+from rebalancerd.plan.state import PlacementState
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A candidate that was taken, why, and what else was looked at."""
+
+    candidate: Candidate
+    why: str
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What one VM's move brings: its share of the total score, in core-seconds, and the unit's payback."""
+
+    gain: float
+    payback_seconds: float | None
+
+
+def propose(
+    state: PlacementState,
+    policy: str,
+    chosen: Sequence[Chosen],
+    refusals: Sequence[Refusal],
+    explain: Callable[[Sequence[Step], Search], str],
+) -> Plan:
+    """Order what was chosen and write it down. ``state`` is the placement of the snapshot, unchanged."""
+    placed = [Placed(v, c.candidate.destination, unit) for unit, c in enumerate(chosen) for v in c.candidate.unit.vms]
+    ordered = order(state, placed)
+    kept = [(p, chosen[p.unit]) for i, p in enumerate(placed) if i not in ordered.dropped]
+    before = Search(state.copy()).objective.score()
+    search = Search(state.copy())
+    worths = _worths(search, [c for unit, c in enumerate(chosen) if any(p.unit == unit for p, _ in kept)])
+    steps = tuple(
+        Step(number=number, wave=wave, move=_move(state, placed[i], chosen[placed[i].unit], worths[placed[i].vm]))
+        for number, (wave, i) in enumerate(
+            ((w, i) for w, wave_moves in enumerate(ordered.waves, start=1) for i in wave_moves), start=1
+        )
+    )
+    after = search.objective.score(_total_cost(state, [p for p, _ in kept]))
+    inputs = state.inputs
+    return Plan(
+        id=inputs.plan_id,
+        policy=policy,
+        created_at=inputs.snapshot.taken_at,
+        expires_at=inputs.snapshot.taken_at + inputs.settings.expiry_seconds,
+        snapshot_digest=inputs.snapshot.digest,
+        steps=steps,
+        before=before,
+        after=after,
+        why=explain(steps, search),
+        hot_hosts=tuple(state.hosts[h].name for h in sorted(state.hot)),
+        refusals=grouped((*refusals, *ordered.dropped.values())),
+        basis=inputs.scenarios.basis,
+    )
+
+
+def nothing(state: PlacementState, policy: str, refusals: Sequence[Refusal], why: str) -> Plan:
+    """The plan that says "do nothing", scored, with its reason."""
+    return propose(state, policy, (), refusals, lambda _steps, _search: why)
+
+
+def _total_cost(state: PlacementState, moves: Sequence[Placed]) -> float:
+    return sum(
+        cost_core_seconds(state.costs.cost(m.vm, m.destination), float(state.demand.mean_cores[m.vm])) for m in moves
+    )
+
+
+def _worths(search: Search, chosen: Sequence[Chosen]) -> dict[int, Worth]:
+    """Apply the kept units in the sequence they were found; the gains of all moves add up to the plan's."""
+    state, weight = search.state, search.state.settings.weight_cost
+    found: dict[int, Worth] = {}
+    for item in chosen:
+        candidate = item.candidate
+        for v in candidate.unit.vms:
+            was: Score = search.objective.score()
+            source = int(state.place[v])
+            state.apply(v, candidate.destination)
+            search.objective.touch((source, candidate.destination))
+            cost = _total_cost(state, [Placed(v, candidate.destination, 0)])
+            gain = was.total - search.objective.score().total - weight * cost
+            found[v] = Worth(gain, candidate.payback_seconds)
+    return found
+
+
+def _move(state: PlacementState, placed: Placed, chosen: Chosen, worth: Worth) -> Move:
+    vm, host = state.vms[placed.vm], state.hosts[placed.destination]
+    return Move(
+        vm_uuid=vm.uuid,
+        vm_name=vm.name,
+        source=vm.host,
+        destination=host.name,
+        why=chosen.why,
+        cost=state.costs.cost(placed.vm, placed.destination),
+        options=options(vm, state.settings),
+        gain=worth.gain,
+        payback_seconds=worth.payback_seconds,
+        alternatives=chosen.alternatives,
+        facts=move_facts(state.snapshot, vm.uuid, host.name),
+    )

@@ -1,0 +1,55 @@
+"""What balancing asks beyond the hard constraints: a reason to move, and a gain that is worth its cost."""
+
+from rebalancerd.cluster.refusal import Code, Refusal, about_vm
+from rebalancerd.plan.constraints import movable
+from rebalancerd.plan.search import Candidate, Search, Unit
+from rebalancerd.plan.state import PlacementState
+from rebalancerd.plan.wording import shown, span
+
+NOTHING = 1e-6
+
+
+def unready(state: PlacementState, unit: tuple[int, ...]) -> Refusal | None:
+    """Why none of a unit may be moved for balance now: a VM of it stays, rests after a move, or has an unknown load."""
+    for v in unit:
+        vm = state.vms[v]
+        refusal = movable(state, v) or state.inputs.resting_vms.get(vm.uuid)
+        if refusal is None and not state.demand.known[v]:
+            refusal = about_vm(Code.VM_LOAD_UNKNOWN, vm.uuid, f"{shown(vm.name)}: its load is unknown, so is the gain")
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def worth_it(search: Search, candidate: Candidate) -> Refusal | None:
+    """Relief must pay: a share of the source's unmet demand, more than the cost, repaid within the limit.
+
+    Only relief counts here; a better balance alone never starts a move.
+    """
+    state, settings = search.state, search.state.settings
+    vm = state.vms[candidate.unit.vms[0]]
+    host = state.hosts[candidate.destination].name
+    relief = settings.weight_unmet * candidate.relief
+    cost = settings.weight_cost * candidate.cost
+    trouble = settings.weight_unmet * sum(float(search.objective.unmet[h]) for h in candidate.unit.sources)
+    figures = f"relieves {relief:.0f} core-s of {trouble:.0f}, costs {cost:.0f} core-s"
+    if relief <= NOTHING or relief - cost < settings.min_gain * trouble or candidate.gain <= NOTHING:
+        return about_vm(Code.GAIN_TOO_SMALL, vm.uuid, f"{shown(vm.name)} to {shown(host)} {figures}", host)
+    payback = candidate.payback_seconds
+    if payback is None or payback > settings.payback_max_seconds:
+        after = "never" if payback is None else f"after {span(payback)}"
+        return about_vm(
+            Code.PAYBACK_TOO_LONG,
+            vm.uuid,
+            f"{shown(vm.name)} to {shown(host)} pays back {after}, limit {span(settings.payback_max_seconds)}",
+            host,
+        )
+    return None
+
+
+def useless(search: Search, unit: Unit, relief: float) -> Refusal | None:
+    """A unit whose leaving relieves nothing."""
+    if relief > NOTHING:
+        return None
+    vm = search.state.vms[unit.vms[0]]
+    return about_vm(Code.GAIN_TOO_SMALL, vm.uuid, f"{shown(vm.name)}: its leaving relieves nothing of {shown(vm.host)}")

@@ -1,0 +1,156 @@
+"""Candidates: which destination is best for a unit of VMs, evaluated in vectors and counted against the work budget."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rebalancerd.cluster.refusal import Refusal
+from rebalancerd.plan.constraints import PLACEMENT, check_unit, cost_of_unit
+from rebalancerd.plan.demand import Floats, Indices
+from rebalancerd.plan.objective import Objective, cost_core_seconds
+from rebalancerd.plan.state import PlacementState
+
+CHUNK = 16
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Unit:
+    """VMs that move to one destination in one go: one VM, or what affinity binds to it. Rows are their sums per source."""
+
+    vms: tuple[int, ...]
+    sources: dict[int, tuple[Floats, Floats]]
+    cpu: Floats
+    memory: Floats
+    hard_memory: float
+
+    @classmethod
+    def of(cls, state: PlacementState, vms: tuple[int, ...]) -> "Unit":
+        """Sum up the rows of those VMs."""
+        sources: dict[int, tuple[Floats, Floats]] = {}
+        for v in vms:
+            cpu, memory = state.demand.cpu[v].astype(np.float64), state.demand.memory[v].astype(np.float64)
+            had = sources.get(int(state.place[v]))
+            sources[int(state.place[v])] = (cpu, memory) if had is None else (had[0] + cpu, had[1] + memory)
+        return cls(
+            vms=vms,
+            sources=sources,
+            cpu=np.sum([rows[0] for rows in sources.values()], axis=0),
+            memory=np.sum([rows[1] for rows in sources.values()], axis=0),
+            hard_memory=float(state.demand.hard_memory[list(vms)].sum()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A unit and a destination, evaluated. Core-seconds; ``gain`` is what the total score would fall by."""
+
+    unit: Unit
+    destination: int
+    relief: float
+    imbalance_gain: float
+    cost: float
+    gain: float
+    payback_seconds: float | None
+
+
+Accept = Callable[[Candidate], Refusal | None]
+
+
+class Search:
+    """Evaluates candidates on a state. ``evaluated`` counts them; the search ends when the budget is used up."""
+
+    def __init__(self, state: PlacementState) -> None:
+        self.state = state
+        self.objective = Objective(state)
+        self.evaluated = 0
+        self.receivers = np.array([h for h in range(len(state.hosts)) if self._may_receive(h)], dtype=np.intp)
+        self._peak_cpu = state.demand.peak(state.held_cpu, state.settings.quantile)
+        self._peak_memory = state.demand.peak(state.held_memory, state.settings.quantile)
+
+    def _may_receive(self, host: int) -> bool:
+        """A cheap first sieve; the constraints judge again, with words."""
+        return bool(self.objective.counted[host]) and host not in self.state.hot
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the work budget is used up."""
+        return self.evaluated >= self.state.settings.work_budget
+
+    def relief_at_source(self, unit: Unit) -> float:
+        """Core-seconds of unmet demand that vanish where the unit leaves: no destination can give more."""
+        hosts = np.array([h for h in unit.sources if self.objective.counted[h]], dtype=np.intp)
+        if not len(hosts):
+            return 0.0
+        cpu = self.state.settled_cpu[hosts] - np.array([unit.sources[int(h)][0] for h in hosts])
+        memory = self.state.settled_memory[hosts] - np.array([unit.sources[int(h)][1] for h in hosts])
+        return float((self.objective.unmet[hosts] - self.objective.unmet_rows(cpu, memory, hosts)).sum())
+
+    def with_room(self, unit: Unit) -> tuple[Indices, Floats]:
+        """Receivers not ruled out by a bound on their peaks, best imbalance gain first, and those gains.
+
+        The bound: the peak of a sum is at least the peak of one part plus the least value of the other.
+        """
+        state, hosts, objective = self.state, self.receivers, self.objective
+        hosts = hosts[~np.isin(hosts, list(unit.sources))]
+        slack = 1 + TOLERANCE
+        fits = state.hard_memory[hosts] + unit.hard_memory <= state.capacity_memory[hosts] * slack
+        fits &= self._peak_cpu[hosts] + unit.cpu.min() <= objective.limit_cpu[hosts] * slack
+        fits &= self._peak_memory[hosts] + unit.memory.min() <= objective.limit_memory[hosts] * slack
+        hosts = hosts[fits]
+        gains = objective.imbalance_gain(unit.sources, hosts)
+        order = np.lexsort((hosts, -np.round(gains, 6)))
+        return hosts[order], gains[order]
+
+    def evaluate(self, unit: Unit, accept: Accept, relief: float) -> list[Candidate]:
+        """Admissible candidates of one unit, best first; only the first chunk of destinations that has any."""
+        hosts, gains = self.with_room(unit)
+        for start in range(0, len(hosts), CHUNK):
+            if self.exhausted:
+                break
+            chunk = hosts[start : start + CHUNK]
+            self.evaluated += len(chunk)
+            found = [c for c in self.scored(unit, chunk, gains[start : start + CHUNK], relief) if accept(c) is None]
+            if found:
+                return sorted(found, key=lambda c: (-c.gain, c.destination))
+        return []
+
+    def scored(self, unit: Unit, hosts: Indices, gains: Floats, relief: float) -> list[Candidate]:
+        """The candidates among those destinations that no constraint refuses, scored."""
+        state = self.state
+        open_to = [i for i, h in enumerate(hosts) if check_unit(state, unit.vms, int(h), PLACEMENT) is None]
+        state.costs.fetch((v, int(hosts[i])) for i in open_to for v in unit.vms)
+        open_to = [i for i in open_to if cost_of_unit(state, unit.vms, int(hosts[i])) is None]
+        if not open_to:
+            return []
+        targets = hosts[open_to]
+        cpu, memory = state.settled_cpu[targets] + unit.cpu, state.settled_memory[targets] + unit.memory
+        added = self.objective.unmet_rows(cpu, memory, targets) - self.objective.unmet[targets]
+        return [
+            self._candidate(unit, int(h), relief - float(more), float(gains[i]))
+            for i, h, more in zip(open_to, targets, added, strict=True)
+        ]
+
+    def _candidate(self, unit: Unit, host: int, relief: float, imbalance_gain: float) -> Candidate:
+        state, settings = self.state, self.state.settings
+        costs = [state.costs.cost(v, host) for v in unit.vms]
+        spent = sum(
+            cost_core_seconds(c, float(state.demand.mean_cores[v])) for v, c in zip(unit.vms, costs, strict=True)
+        )
+        gain = settings.weight_unmet * relief + imbalance_gain - settings.weight_cost * spent
+        rate = settings.weight_unmet * relief / self.objective.horizon_seconds
+        waiting = sum(c.seconds.upper for c in costs)
+        payback = waiting + settings.weight_cost * spent / rate if rate > 0 else None
+        return Candidate(unit, host, relief, imbalance_gain, spent, gain, payback)
+
+    def apply(self, candidate: Candidate) -> None:
+        """Move the unit in the state and refresh what depends on it."""
+        changed = {*candidate.unit.sources, candidate.destination}
+        for vm in candidate.unit.vms:
+            self.state.apply(vm, candidate.destination)
+        rows = np.array(sorted(changed), dtype=np.intp)
+        quantile = self.state.settings.quantile
+        self._peak_cpu[rows] = self.state.demand.peak(self.state.held_cpu[rows], quantile)
+        self._peak_memory[rows] = self.state.demand.peak(self.state.held_memory[rows], quantile)
+        self.objective.touch(changed)
