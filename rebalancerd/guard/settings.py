@@ -19,7 +19,9 @@ class GuardSettings:
 
     ``hold_rounds``: cycles in a row in which a host must have been hot. The breaker opens after ``breaker_failures``
     failed migrations within ``breaker_window_seconds`` and stays open until an operator closes it. A host that failed a
-    migration as destination is quarantined for ``quarantine_seconds``, doubling with each further failure.
+    migration as destination is quarantined for ``quarantine_seconds``, doubling with each further failure up to
+    ``quarantine_max_seconds``. A (VM, destination) pair that libvirt refused is not tried again for
+    ``blocked_pair_seconds``.
     """
 
     timezone: str = "UTC"
@@ -39,4 +41,6 @@ class GuardSettings:
     breaker_failures: int = 3
     breaker_window_seconds: float = 3600.0
     quarantine_seconds: float = 600.0
+    quarantine_max_seconds: float = 86400.0
+    blocked_pair_seconds: float = 21600.0
     reverse_tabu_seconds: float = 7200.0

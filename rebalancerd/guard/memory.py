@@ -1,0 +1,195 @@
+"""GuardMemory: what past migrations forbid now. Computed from the ledger each time, so restarts forget nothing.
+
+What counts: a migration that was begun, however it ended, ours or not, is a move of its VM and lengthens its cooldown.
+An intent that never became a job (ABANDONED) is none. A failure is held against the destination, but not where libvirt
+refused that VM there (the pair is blocked instead), where we aborted, or where the guest itself went away.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rebalancerd.cluster.decision import OperatorState
+from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, MigrationState
+from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
+from rebalancerd.guard.breaker import Breaker, breaker
+from rebalancerd.guard.settings import GuardSettings
+
+ARRIVED = frozenset({MigrationState.SUCCEEDED, MigrationState.DEGRADED})
+DESTINATION_AT_FAULT = frozenset({MigrationState.FAILED, MigrationState.DEGRADED}) | CRITICAL_STATES
+HOUR_SECONDS = 3600.0
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardMemory:
+    """What is forbidden at the instant it was recalled for; every refusal says until when and why.
+
+    ``resting``: VM UUID to its cooldown. ``tabu_pairs``: (VM UUID, destination) that would undo its last move.
+    ``blocked_pairs``: (VM UUID, destination) that libvirt refused. ``quarantined``: hosts that may not receive.
+    ``recent_starts``: ids of the migrations begun within the last hour. ``succeeded_steps``: (plan id, step).
+    """
+
+    resting: Mapping[str, Refusal] = field(default_factory=dict)
+    tabu_pairs: Mapping[Pair, Refusal] = field(default_factory=dict)
+    blocked_pairs: Mapping[Pair, Refusal] = field(default_factory=dict)
+    quarantined: Mapping[str, Refusal] = field(default_factory=dict)
+    breaker: Breaker = field(default_factory=Breaker)
+    recent_starts: frozenset[str] = frozenset()
+    succeeded_steps: frozenset[tuple[str, int]] = frozenset()
+
+    def describe(self) -> tuple[str, ...]:
+        """What is forbidden, in words, the gravest first; empty if nothing is."""
+        lines = [] if self.breaker.reason is None else [f"breaker open: {self.breaker.reason}"]
+        lines += [f"quarantined {host}: {refusal.detail}" for host, refusal in sorted(self.quarantined.items())]
+        lines += [f"blocked {vm} to {to}: {refusal.detail}" for (vm, to), refusal in sorted(self.blocked_pairs.items())]
+        if self.resting:
+            lines.append(f"cooldown: {len(self.resting)} VMs rest")
+        return tuple(lines)
+
+
+def recall(
+    records: Iterable[MigrationRecord], *, operator: OperatorState, now: float, settings: GuardSettings
+) -> GuardMemory:
+    """What ``records`` imply at ``now`` (epoch seconds). Pass those since ``needed_since``; order and repeats do not matter.
+
+    An instant that lies in the future of ``now`` is a clock that stepped: it is read as just now, which lengthens what
+    it forbids.
+    """
+    begun = sorted(
+        (r for r in {r.id: r for r in records}.values() if r.state is not MigrationState.ABANDONED),
+        key=lambda r: (_instant(r, now), r.id),
+    )
+    by_vm: dict[str, list[MigrationRecord]] = {}
+    for record in begun:
+        by_vm.setdefault(record.vm_uuid, []).append(record)
+    return GuardMemory(
+        resting=_resting(by_vm, now, settings),
+        tabu_pairs=_tabu(by_vm, now, settings),
+        blocked_pairs=_blocked(begun, now, settings),
+        quarantined=_quarantined(begun, operator, now, settings),
+        breaker=breaker([(r, _instant(r, now)) for r in begun], operator.breaker_closed_at, settings),
+        recent_starts=frozenset(r.id for r in begun if now - _start(r, now) < HOUR_SECONDS),
+        succeeded_steps=frozenset(
+            (r.plan_id, r.step)
+            for r in begun
+            if r.state is MigrationState.SUCCEEDED and r.plan_id is not None and r.step is not None
+        ),
+    )
+
+
+def needed_since(settings: GuardSettings, operator: OperatorState, now: float) -> float:
+    """How far back (epoch seconds) the records must reach.
+
+    An open breaker lets nothing start, so what opened it stays among the newest records; but it must not close by
+    itself because they grew old. So all since an operator last closed it are needed, or all there are.
+    """
+    horizon = max(
+        settings.cooldown_memory_seconds + settings.cooldown_max_seconds,
+        settings.quarantine_max_seconds * 2,
+        settings.blocked_pair_seconds,
+        settings.reverse_tabu_seconds,
+        settings.breaker_window_seconds,
+        HOUR_SECONDS,
+    )
+    return max(0.0, min(now - horizon, operator.breaker_closed_at or 0.0))
+
+
+def cooldown_seconds(moves: int, settings: GuardSettings) -> float:
+    """Cooldown after the last of ``moves`` moves: base × growth^(moves − 1), at most the maximum."""
+    if moves < 1:
+        return 0.0
+    grown, most = settings.cooldown_seconds, settings.cooldown_max_seconds
+    for _ in range(moves - 1):
+        grown *= max(1.0, settings.cooldown_growth)
+        if grown >= most:
+            break
+    return min(grown, most)
+
+
+def _instant(record: MigrationRecord, now: float) -> float:
+    """When it last mattered: its end, or now while it runs."""
+    return now if record.state.is_open else min(now, record.ended_at or record.started_at or record.intent_at)
+
+
+def _start(record: MigrationRecord, now: float) -> float:
+    return min(now, record.started_at or record.intent_at)
+
+
+def _resting(by_vm: Mapping[str, list[MigrationRecord]], now: float, settings: GuardSettings) -> dict[str, Refusal]:
+    """Cooldowns. Moves are counted back from the VM's last one, so that a cooldown does not shrink while it runs."""
+    found = {}
+    for vm, moves in by_vm.items():
+        last = _instant(moves[-1], now)
+        count = sum(last - _instant(r, now) <= settings.cooldown_memory_seconds for r in moves)
+        until = last + cooldown_seconds(count, settings)
+        if now < until:
+            detail = f"moved {count} times lately, last {now - last:.0f} s ago: rests for {until - now:.0f} s more"
+            found[vm] = about_vm(Code.COOLDOWN, vm, detail)
+    return found
+
+
+def _tabu(by_vm: Mapping[str, list[MigrationRecord]], now: float, settings: GuardSettings) -> dict[Pair, Refusal]:
+    """Moves that would take a VM back to a host it left lately."""
+    found = {}
+    for vm, moves in by_vm.items():
+        for record in moves:
+            left = now - _instant(record, now)
+            if record.state in ARRIVED and left < settings.reverse_tabu_seconds:
+                detail = (
+                    f"left {record.source} {left:.0f} s ago; may go back after {settings.reverse_tabu_seconds:.0f} s"
+                )
+                found[vm, record.source] = about_vm(Code.REVERSE_MOVE, vm, detail, record.source)
+    return found
+
+
+def _was_refused(record: MigrationRecord) -> bool:
+    """Whether libvirt refused this VM on this destination; the executor's reason then begins with the code."""
+    return record.state is MigrationState.FAILED and record.reason.startswith(Code.LIBVIRT_REFUSED.value)
+
+
+def _blocked(begun: Iterable[MigrationRecord], now: float, settings: GuardSettings) -> dict[Pair, Refusal]:
+    found = {}
+    for record in begun:
+        ago = now - _instant(record, now)
+        if _was_refused(record) and ago < settings.blocked_pair_seconds:
+            more = settings.blocked_pair_seconds - ago
+            detail = f"{record.reason} ({ago:.0f} s ago, tried again in {more:.0f} s)"
+            pair = (record.vm_uuid, record.destination)
+            found[pair] = about_vm(Code.LIBVIRT_REFUSED, record.vm_uuid, detail, record.destination)
+    return found
+
+
+def _quarantined(
+    begun: Iterable[MigrationRecord], operator: OperatorState, now: float, settings: GuardSettings
+) -> dict[str, Refusal]:
+    """Hosts that failed as a destination, or died as a source. ``begun`` in the order of time."""
+    cleared: dict[str, float] = {}
+    for host, at in operator.quarantine_cleared:
+        cleared[host] = max(at, cleared.get(host, 0.0))
+    strikes: dict[str, tuple[int, float]] = {}
+    for record in begun:
+        if not record.ours or record.state.is_open:
+            continue
+        at = _instant(record, now)
+        if record.state is MigrationState.SUCCEEDED:
+            strikes.pop(record.destination, None)
+            continue
+        blamed = _host_at_fault(record)
+        if blamed is not None and at > cleared.get(blamed, 0.0):
+            strikes[blamed] = (strikes.get(blamed, (0, 0.0))[0] + 1, at)
+    found = {}
+    for host, (count, at) in strikes.items():
+        length = min(settings.quarantine_max_seconds, settings.quarantine_seconds * 2.0 ** min(count - 1, 60))
+        if now < at + length:
+            detail = f"failed {count} migrations in a row, last {now - at:.0f} s ago: free in {at + length - now:.0f} s"
+            found[host] = about_host(Code.QUARANTINED, host, detail)
+    return found
+
+
+def _host_at_fault(record: MigrationRecord) -> str | None:
+    if record.state is MigrationState.LOST_SOURCE:
+        return record.source
+    if record.state in DESTINATION_AT_FAULT and not _was_refused(record):
+        return record.destination
+    return None
