@@ -107,4 +107,5 @@ class OperatorState:
     rejected: tuple[Command, ...] = ()
     applied: tuple[Command, ...] = ()
     breaker_closed_at: float | None = None
+    resumed_at: float | None = None
     quarantine_cleared: tuple[tuple[str, float], ...] = ()

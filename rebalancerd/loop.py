@@ -1,0 +1,406 @@
+"""One iteration of observe → predict → plan → guard → act, with the record beside it, readable from top to bottom."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import structlog
+
+from rebalancerd.cluster.decision import CycleRecord, Decision, HostPressure, OperatorState, Outcome
+from rebalancerd.cluster.migration import MigrationRecord
+from rebalancerd.cluster.plan import Plan, Step
+from rebalancerd.cluster.policy import HostMode, Mode
+from rebalancerd.cluster.refusal import Code, Refusal, about_cluster
+from rebalancerd.cluster.scenarios import Hotspot, Scenarios
+from rebalancerd.cluster.series import Series
+from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.vm import VmFacts
+from rebalancerd.guard.checks import may_plan, may_start
+from rebalancerd.guard.context import GuardContext
+from rebalancerd.guard.hold import advance
+from rebalancerd.guard.memory import GuardMemory, needed_since, recall
+from rebalancerd.guard.settings import GuardSettings
+from rebalancerd.plan.balance import balance
+from rebalancerd.plan.drain import drain
+from rebalancerd.plan.facts import differing
+from rebalancerd.plan.inputs import PlanInputs
+from rebalancerd.plan.settings import PlanSettings
+from rebalancerd.ports import Clock, Lease, Ledger, LedgerUnavailableError
+from rebalancerd.predict.hotspot import hotspots, pressures
+from rebalancerd.predict.interface import CostModel, DemandModel
+
+log = structlog.get_logger(__name__)
+
+# figures that cannot be trusted: nothing is predicted or planned from them
+DATA_CODES = frozenset({Code.WARMING_UP, Code.TELEMETRY_INSANE, Code.CLUSTER_PARTLY_UNKNOWN, Code.HOST_UNREACHABLE})
+# a step that only lacks the operator's word is a proposal, not a refusal
+PROPOSAL_CODES = frozenset({Code.CLUSTER_MODE, Code.VM_MODE, Code.NOT_APPROVED})
+BUGS_IN_A_ROW = 3
+T = TypeVar("T")
+
+
+class Watched(Protocol):
+    """What the loop needs of the observing room."""
+
+    def snapshot(self, *, operator: OperatorState, ours: Sequence[MigrationRecord]) -> Snapshot:
+        """The cluster as last sampled."""
+        ...
+
+    def series(self, resource: str) -> Series:
+        """Recorded history of one resource."""
+        ...
+
+
+class Starter(Protocol):
+    """What the loop needs of the acting room; None in observe and recommend mode."""
+
+    def start(
+        self, step: Step, plan: Plan, *, facts: VmFacts, cycle_id: int | None = None
+    ) -> MigrationRecord | Refusal:
+        """Preflight, durable intent, hand-over to libvirt; or why not."""
+        ...
+
+    def active(self) -> tuple[MigrationRecord, ...]:
+        """Migrations without a verdict."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """Mode and limits in force."""
+
+    mode: Mode
+    plan: PlanSettings
+    guard: GuardSettings
+    unknown_share_max: float = 0.34
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopView:
+    """What the last cycle saw, predicted and decided. Scenarios, plan and inputs are None where data stopped it."""
+
+    snapshot: Snapshot
+    record: CycleRecord
+    operator: OperatorState
+    guard_notes: tuple[str, ...]
+    pressures: tuple[HostPressure, ...] = ()
+    hotspots: tuple[Hotspot, ...] = ()
+    scenarios: Scenarios | None = None
+    inputs: PlanInputs | None = None
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One cycle's reading of the world and of the ledger."""
+
+    snapshot: Snapshot
+    operator: OperatorState
+    memory: GuardMemory
+    recent: tuple[MigrationRecord, ...]
+    context: GuardContext
+
+
+class Loop:
+    """The loop. Not thread-safe: ``iterate`` and ``propose`` are called from one thread at a time."""
+
+    def __init__(
+        self,
+        *,
+        observer: Watched,
+        demand: DemandModel,
+        costs: CostModel,
+        ledger: Ledger,
+        clock: Clock,
+        settings: LoopSettings,
+        executor: Starter | None = None,
+        lease: Lease | None = None,
+        pause_file: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        if executor is None and settings.mode.may_act:
+            raise ValueError(f"mode {settings.mode} needs an executor")
+        self.settings = settings
+        self.view: LoopView | None = None
+        self._observer, self._demand, self._costs = observer, demand, costs
+        self._ledger, self._clock, self._executor, self._lease = ledger, clock, executor, lease
+        self._pause_file = pause_file
+        self._holds: dict[str, int] = {}
+        self._open_plan: Plan | None = None
+        self._bugs = 0
+        self._disarmed_at: float | None = None
+        self._timings: list[tuple[str, float]] = []
+
+    def iterate(self) -> CycleRecord:
+        """One cycle. Always returns its one record; raises nothing but what ends the process."""
+        started, begun = self._clock.wall(), self._clock.monotonic()
+        self._timings = []
+        try:
+            record = self._cycle(started, begun)
+            self._bugs = 0
+        except LedgerUnavailableError as error:
+            refusal = about_cluster(Code.LEDGER_UNAVAILABLE, str(error))
+            return self._empty_record(started, begun, Outcome.NO_ACTION, refusal)
+        except Exception as error:  # noqa: BLE001 - a bug costs the cycle, never the daemon
+            log.exception("cycle_failed", bug=True)
+            return self._failed(started, begun, error)
+        return record
+
+    def propose(self) -> Plan:
+        """A plan for the cluster as it is now: nothing is started and no cycle recorded.
+
+        Raises ValueError with the refusal where the data forbid planning, LedgerUnavailableError.
+        """
+        seen = self._observe(self._clock.wall())
+        stop = may_plan(seen.context)
+        if stop is not None and stop.code in DATA_CODES:
+            raise ValueError(str(stop))
+        inputs = self._predict(seen)
+        plan = self._make_plan(inputs)
+        self._ledger.record_plan(plan)
+        return plan
+
+    # observe → predict → plan → guard → act, and the record
+
+    def _cycle(self, started: float, begun: float) -> CycleRecord:
+        seen = self._timed("observe", lambda: self._observe(started))
+        stop = may_plan(seen.context, policy="drain")  # what stops even an operator's command
+        if stop is not None and stop.code in DATA_CODES:
+            record = self._empty_record(started, begun, Outcome.NO_ACTION, stop, seen.snapshot)
+            return self._finish(seen, replace(record, moving=len(seen.snapshot.in_flight)))
+
+        inputs = self._timed("predict", lambda: self._predict(seen))
+        self._holds = dict(advance(self._holds, {spot.host for spot in inputs.hotspots}))
+        context = replace(seen.context, holds=self._holds)
+
+        plan = self._timed("plan", lambda: self._choose_plan(seen, inputs))
+        self._ledger.record_plan(plan)
+        decisions = self._timed("act", lambda: self._act(plan, seen, context))
+
+        stop = may_plan(context, plan.policy)
+        outcome, reason = _summary(plan, decisions, stop)
+        record = CycleRecord(
+            id=0,
+            started_at=started,
+            seconds=self._clock.monotonic() - begun,
+            mode=self.settings.mode,
+            policy=plan.policy,
+            outcome=outcome,
+            reason=reason,
+            snapshot_digest=seen.snapshot.digest,
+            plan_id=plan.id,
+            hosts=pressures(seen.snapshot, inputs.scenarios),
+            hot_hosts=tuple(sorted({spot.host for spot in inputs.hotspots})),
+            moving=len(self._active(seen)),
+            decisions=tuple(decisions),
+            refusals=plan.refusals if stop is None else (stop, *plan.refusals),
+            step_seconds=tuple(self._timings),
+        )
+        return self._finish(seen, record, inputs, plan)
+
+    def _observe(self, now: float) -> _Seen:
+        guard = self.settings.guard
+        operator = self._ledger.operator_state(now)
+        recent = self._ledger.migrations(since=needed_since(guard, operator, now))
+        active = self._executor.active() if self._executor is not None else ()
+        snapshot = self._observer.snapshot(operator=operator, ours=active)
+        memory = recall(recent, operator=operator, now=now, settings=guard)
+        context = GuardContext(
+            snapshot=snapshot,
+            now=now,
+            settings=guard,
+            memory=memory,
+            operator=operator,
+            mode=self.settings.mode,
+            holds=dict(self._holds),
+            lease_held=self._lease is None or self._lease.held(),
+            pause_reason=self._pause_reason(operator),
+            used_steps=frozenset((r.plan_id, r.step) for r in recent if r.plan_id is not None and r.step is not None),
+            active=active,
+            unknown_share_max=self.settings.unknown_share_max,
+        )
+        return _Seen(snapshot, operator, memory, tuple(recent), context)
+
+    def _predict(self, seen: _Seen) -> PlanInputs:
+        plan, snapshot = self.settings.plan, seen.snapshot
+        scenarios = self._demand.scenarios(
+            snapshot, self._observer.series("vm_cpu_cores"), self._observer.series("vm_memory_bytes")
+        )
+        spots = hotspots(
+            snapshot,
+            scenarios,
+            cpu_headroom=plan.cpu_headroom,
+            memory_headroom=plan.memory_headroom,
+            probability=plan.hot_probability,
+        )
+        return PlanInputs(
+            snapshot=snapshot,
+            scenarios=scenarios,
+            hotspots=spots,
+            costs=self._costs,
+            settings=plan,
+            plan_id=f"p-{snapshot.digest[:8]}-{int(snapshot.taken_at)}",
+            drained=frozenset(host.name for host in snapshot.hosts if host.mode is HostMode.DRAIN),
+            blocked_hosts=seen.memory.quarantined,
+            blocked_pairs={**seen.memory.tabu_pairs, **seen.memory.blocked_pairs},
+            resting_vms=seen.memory.resting,
+        )
+
+    def _make_plan(self, inputs: PlanInputs) -> Plan:
+        """Drain what is to be drained, else balance."""
+        occupied = frozenset(name for name in inputs.drained if inputs.snapshot.vms_on[name])
+        if occupied:
+            refused = {p: r for p, r in inputs.blocked_pairs.items() if r.code is not Code.REVERSE_MOVE}
+            plan = drain(replace(inputs, blocked_pairs=refused), occupied)
+            if plan.steps:
+                return plan
+            stays = plan.refusals
+            plan = balance(inputs)
+            return replace(plan, refusals=(*stays, *plan.refusals))
+        return balance(inputs)
+
+    def _choose_plan(self, seen: _Seen, inputs: PlanInputs) -> Plan:
+        """The approved or applied plan that is under way, else a new one; a new one with the same moves is the old one.
+
+        So that a plan keeps the digest an approval is bound to until it expires, is finished or its facts change.
+        """
+        for command in (*seen.operator.applied, *seen.operator.approved):
+            plan = self._ledger.plan(command.subject) if command.subject else None
+            if plan is not None and plan.digest == command.digest and self._is_open(plan, seen):
+                self._open_plan = plan
+                return plan
+        old = self._open_plan
+        if old is not None and not self._is_open(old, seen):
+            old = None
+        if old is not None and self.settings.mode is Mode.GUARDED:
+            return old
+        new = self._make_plan(inputs)
+        if old is not None and _moves(old) == _moves(new):
+            return old
+        self._open_plan = new if new.steps else None
+        return new
+
+    def _is_open(self, plan: Plan, seen: _Seen) -> bool:
+        """Whether it has not expired and has a step that was never started and whose facts still hold."""
+        if plan.expires_at <= self._clock.wall():
+            return False
+        used = seen.context.used_steps
+        return any((plan.id, s.number) not in used and not differing(s, seen.snapshot) for s in plan.steps)
+
+    def _act(self, plan: Plan, seen: _Seen, context: GuardContext) -> list[Decision]:
+        decisions: list[Decision] = []
+        for step in plan.steps:
+            if (plan.id, step.number) in context.used_steps:
+                continue
+            active = self._executor.active() if self._executor is not None else ()
+            context = replace(context, active=active, stale=differing(step, seen.snapshot))
+            refusal = may_start(context, plan, step)
+            decisions.append(self._decide(plan, step, seen, refusal))
+        return decisions
+
+    def _decide(self, plan: Plan, step: Step, seen: _Seen, refusal: Refusal | None) -> Decision:
+        move = step.move
+        decision = Decision(
+            plan_id=plan.id,
+            step=step.number,
+            vm_uuid=move.vm_uuid,
+            vm_name=move.vm_name,
+            source=move.source,
+            destination=move.destination,
+            outcome=Outcome.REFUSED,
+            refusal=refusal,
+        )
+        if refusal is not None:
+            proposed = refusal.code in PROPOSAL_CODES
+            return replace(decision, outcome=Outcome.PROPOSED if proposed else Outcome.REFUSED)
+        if self._executor is None:
+            missing = about_cluster(Code.CLUSTER_MODE, f"mode {self.settings.mode} builds no way to move a VM")
+            return replace(decision, outcome=Outcome.PROPOSED, refusal=missing)
+        result = self._executor.start(step, plan, facts=seen.snapshot.vm(move.vm_uuid).facts)
+        if isinstance(result, Refusal):
+            return replace(decision, outcome=Outcome.SKIPPED, refusal=result)
+        return replace(decision, outcome=Outcome.STARTED, migration_id=result.id)
+
+    # the record
+
+    def _finish(
+        self, seen: _Seen, record: CycleRecord, inputs: PlanInputs | None = None, plan: Plan | None = None
+    ) -> CycleRecord:
+        record = replace(record, id=self._ledger.record_cycle(record))
+        self.view = LoopView(
+            snapshot=seen.snapshot,
+            record=record,
+            operator=seen.operator,
+            guard_notes=seen.memory.describe(),
+            pressures=record.hosts,
+            hotspots=inputs.hotspots if inputs else (),
+            scenarios=inputs.scenarios if inputs else None,
+            inputs=inputs,
+            plan=plan,
+        )
+        return record
+
+    def _empty_record(
+        self, started: float, begun: float, outcome: Outcome, refusal: Refusal, snapshot: Snapshot | None = None
+    ) -> CycleRecord:
+        return CycleRecord(
+            id=0,
+            started_at=started,
+            seconds=self._clock.monotonic() - begun,
+            mode=self.settings.mode,
+            policy="none",
+            outcome=outcome,
+            reason=str(refusal),
+            snapshot_digest=snapshot.digest if snapshot else None,
+            refusals=(refusal,),
+            step_seconds=tuple(self._timings),
+        )
+
+    def _failed(self, started: float, begun: float, error: Exception) -> CycleRecord:
+        """The record of a cycle that a bug ended; the third in a row disarms the loop until an operator resumes."""
+        self._bugs += 1
+        if self._bugs >= BUGS_IN_A_ROW and self._disarmed_at is None:
+            self._disarmed_at = started
+        detail = f"unexpected {type(error).__name__}: {error}; please report it as a bug"
+        record = self._empty_record(started, begun, Outcome.FAILED, about_cluster(Code.PAUSED, detail))
+        try:
+            return replace(record, id=self._ledger.record_cycle(record))
+        except LedgerUnavailableError as unavailable:
+            log.error("cycle_not_recorded", reason=str(unavailable))
+            return record
+
+    def _pause_reason(self, operator: OperatorState) -> str | None:
+        if self._disarmed_at is not None:
+            if operator.resumed_at is None or operator.resumed_at < self._disarmed_at:
+                return f"{BUGS_IN_A_ROW} cycles in a row failed; `rebalancerd resume` arms the daemon again"
+            self._disarmed_at = None
+        return self._pause_file()
+
+    def _active(self, seen: _Seen) -> tuple[object, ...]:
+        """Migrations under way: ours as the executor counts them, and foreign ones as observed."""
+        ours = self._executor.active() if self._executor is not None else ()
+        known = {record.vm_uuid for record in ours}
+        return (*ours, *(f for f in seen.snapshot.in_flight if f.vm_uuid not in known))
+
+    def _timed(self, name: str, work: Callable[[], T]) -> T:
+        begun = self._clock.monotonic()
+        result = work()
+        self._timings.append((name, self._clock.monotonic() - begun))
+        return result
+
+
+def _moves(plan: Plan) -> tuple[tuple[str, str, str], ...]:
+    return tuple((s.move.vm_uuid, s.move.source, s.move.destination) for s in plan.steps)
+
+
+def _summary(plan: Plan, decisions: Sequence[Decision], stop: Refusal | None) -> tuple[Outcome, str]:
+    """Outcome and one sentence of a cycle."""
+    for outcome in (Outcome.STARTED, Outcome.PROPOSED):
+        chosen = [d for d in decisions if d.outcome is outcome]
+        if chosen:
+            moves = ", ".join(f"{d.vm_name} {d.source}→{d.destination}" for d in chosen)
+            why = f" ({chosen[0].refusal})" if chosen[0].refusal else ""
+            return outcome, f"{moves}{why}"
+    if decisions:
+        refusal = decisions[0].refusal
+        return Outcome.REFUSED, f"no action: {refusal}"
+    return Outcome.NO_ACTION, f"no action: {stop if stop is not None else plan.why}"
