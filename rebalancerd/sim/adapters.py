@@ -33,7 +33,13 @@ class Wires:
     def __init__(self, cluster: SimCluster) -> None:
         self.cluster = cluster
         self.reach: dict[str, Reach] = {}
+        self.since: dict[str, float] = {}  # when it ceased to answer
         self.distorted: dict[str, Distorter] = {}
+
+    def set_reach(self, host: str, reach: Reach) -> None:
+        """From now on the host answers us so."""
+        self.reach[host] = reach
+        self.since[host] = self.cluster.now
 
     def enter(self, host: str) -> None:
         """Bring the world to the present and check that the host answers. Raises HostUnreachableError."""

@@ -5,6 +5,7 @@ scripted step, a round of a migration. Reading never changes anything but the ti
 """
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 
@@ -174,6 +175,14 @@ class SimCluster:
         """A tenant starts a declared guest."""
         self._define(self.vms[vm_uuid], host)
         self.note("started by its owner", vm_uuid, host)
+
+    def reconfigure(self, vm_uuid: str, immovable: str) -> None:
+        """Its owner gives it something that forbids a live migration; the XML tells."""
+        self.vms[vm_uuid] = replace(self.vms[vm_uuid], immovable=(immovable,))
+        for host in self.hosts.values():
+            if vm_uuid in host.domains:
+                host.domains[vm_uuid].facts = None
+        self.note("reconfigured by its owner", vm_uuid, self.running_on(vm_uuid) or "", immovable)
 
     def changed(self) -> None:
         """Rates and placement are not what they were."""

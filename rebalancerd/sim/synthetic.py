@@ -26,15 +26,16 @@ def synthetic_cluster(hosts: int, vms: int, seed: int = 1, *, fill: float = 0.55
     wanted = sum(SIZES[s][0] for s in sizes)
     share = 0.0 if wanted == 0 else fill * capacity / wanted
     room = np.array([h.memory_bytes / GIB - 8 for h in specs])
-    liking = rng.gamma(4.0, 1.0, size=hosts)  # some hosts are popular: that is what balancing is for
+    liking = np.log(rng.gamma(8.0, 1.0, size=hosts))  # some hosts are popular: that is what balancing is for
     placed = []
     for i, size in enumerate(sizes):
         vcpus, memory = SIZES[size]
-        # the popular host with memory left; scores are random so that no order of names is preferred
-        score = np.where(room >= memory, liking * rng.random(hosts), -room * 0 - 1)
-        at = int(np.argmax(score)) if score.max() > 0 else int(np.argmax(room))
+        # a draw in proportion to popularity among the hosts with memory left (Gumbel maximum)
+        score = np.where(room >= memory, liking + rng.gumbel(size=hosts), -np.inf)
+        at = int(np.argmax(score)) if np.isfinite(score).any() else int(np.argmax(room))
         room[at] -= memory
-        placed.append(_vm(i, specs[at].name, vcpus, memory, min(1.0, share), rng, len(str(max(vms, 1)))))
+        name = f"vm-{i + 1:0{len(str(vms))}d}"
+        placed.append(_vm(name, specs[at].name, (vcpus, memory), min(1.0, share), rng))
     return ClusterSpec(hosts=specs, vms=tuple(placed), seed=seed)
 
 
@@ -50,7 +51,8 @@ def _host(index: int, cores: int, memory: float, digits: int) -> HostSpec:
     )
 
 
-def _vm(index: int, host: str, vcpus: int, memory: int, share: float, rng: np.random.Generator, digits: int) -> VmSpec:
+def _vm(name: str, host: str, size: tuple[int, int], share: float, rng: np.random.Generator) -> VmSpec:
+    vcpus, memory = size
     mean = vcpus * share * float(rng.uniform(0.4, 1.6))
     demand = Demand(
         base=mean,
@@ -59,7 +61,7 @@ def _vm(index: int, host: str, vcpus: int, memory: int, share: float, rng: np.ra
         noise=mean * 0.1,
     )
     return VmSpec(
-        name=f"vm-{index + 1:0{digits}d}",
+        name=name,
         host=host,
         vcpus=vcpus,
         memory_bytes=memory * GIB,

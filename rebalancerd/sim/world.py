@@ -1,0 +1,224 @@
+"""A simulated world with the daemon in it: production code of every room, only the ports are the simulator's."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rebalancerd.act.executor import Executor
+from rebalancerd.cluster.decision import CommandKind, CycleRecord, Outcome
+from rebalancerd.cluster.policy import Mode
+from rebalancerd.loop import Loop, LoopSettings
+from rebalancerd.observe.history import History
+from rebalancerd.observe.observer import Observer
+from rebalancerd.ports import LedgerUnavailableError
+from rebalancerd.predict.cost import PhysicsCost
+from rebalancerd.predict.demand import PersistenceDemand
+from rebalancerd.record.sql_ledger import SqlLedger
+from rebalancerd.sim.adapters import SimAgents, SimProbe, SimRead, SimWrite, Wires
+from rebalancerd.sim.clock import EPOCH, SimClock
+from rebalancerd.sim.cluster import SimCluster
+from rebalancerd.sim.faults import perform
+from rebalancerd.sim.invariants import InvariantError, Invariants
+from rebalancerd.sim.journal import JournalLedger, KilledError, Lifeline, SimLease
+from rebalancerd.sim.scenario import ScriptLine, WorldSpec
+from rebalancerd.sim.story import Story
+
+OPERATOR = "operator"
+PROBE_OFFSET_SECONDS = 7.0  # probing does not fall on the sampling instants
+
+
+class World:
+    """Clock, cluster, ports, ledger and daemon of one simulated run. Close it: it holds a temporary directory."""
+
+    def __init__(self, spec: WorldSpec) -> None:
+        self.spec = spec
+        self.clock = SimClock(EPOCH if spec.start_wall is None else spec.start_wall)
+        self.cluster = SimCluster(spec.cluster, self.clock)
+        self.wires = Wires(self.cluster)
+        self.read, self.probe, self.write = SimRead(self.wires), SimProbe(self.wires), SimWrite(self.wires)
+        self.lifeline = Lifeline()
+        self._sql = SqlLedger("sqlite://", self.clock)
+        self.ledger = JournalLedger(self._sql, self.lifeline)
+        self.lease = SimLease()
+        self.pause_reason: str | None = None
+        self.story = Story(lambda: self.cluster.now, lambda uuid: self._name(uuid))
+        self.ledger.on_migration, self.ledger.on_plan = self.story.migration, self.story.plan
+        self.invariants = Invariants(spec, self.cluster, self.wires, self.write, self.ledger)
+        self.on_cycle: Callable[[CycleRecord], None] = lambda _record: None
+        self.observer: Observer | None = None
+        self.executor: Executor | None = None
+        self.loop: Loop | None = None
+        self._directory = tempfile.TemporaryDirectory(prefix="rebalancerd-sim-")
+        self._script: list[ScriptLine] = list(spec.script)
+        self._due = {"sample": 0.0, "probe": PROBE_OFFSET_SECONDS, "decide": spec.decide_seconds, "watch": 0.0}
+        self._last_record: CycleRecord | None = None
+        self.start_daemon()
+
+    def close(self) -> None:
+        """Release the ledger and the directory of the history."""
+        self.kill_daemon()
+        self._sql.close()
+        self._directory.cleanup()
+
+    def __enter__(self) -> "World":
+        """For ``with``."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes."""
+        self.close()
+
+    # the daemon
+
+    def start_daemon(self) -> None:
+        """Build the daemon's rooms on the simulated ports, as its mode allows, and adopt what runs."""
+        spec = self.spec
+        hosts = tuple(h.settings() for h in spec.cluster.hosts)
+        self.observer = Observer(
+            hosts=hosts,
+            settings=spec.observe,
+            read=self.read,
+            probe=self.probe if spec.mode is not Mode.OBSERVE else None,
+            agents=SimAgents(self.wires),
+            history=History(Path(self._directory.name)),
+            clock=self.clock,
+        )
+        if spec.mode.may_act:
+            self.executor = Executor(
+                read=self.read,
+                write=self.write,
+                probe=self.probe,
+                ledger=self.ledger,
+                clock=self.clock,
+                settings=spec.act,
+                lease=self.lease,
+                controller="sim",
+            )
+        self.loop = Loop(
+            observer=self.observer,
+            demand=PersistenceDemand(spec.predict),
+            costs=PhysicsCost(spec.predict),
+            ledger=self.ledger,
+            clock=self.clock,
+            settings=LoopSettings(mode=spec.mode, plan=spec.plan, guard=spec.guard),
+            executor=self.executor,
+            lease=self.lease,
+            pause_file=lambda: self.pause_reason,
+        )
+        if self.executor is not None:
+            self._alive(self.executor.adopt)
+
+    def kill_daemon(self) -> None:
+        """It is gone between two instructions; the ledger, libvirt and the history's files stay."""
+        self.observer = self.executor = self.loop = None
+        self.lifeline.kill_after = None
+        self.lease.next_tenure()
+
+    def command(self, kind: CommandKind, words: tuple[str, ...]) -> None:
+        """An operator's command; approvals and the like without a subject mean the last plan."""
+        subject = words[0] if words else None
+        step = int(words[1]) if len(words) > 1 else None
+        digest = None
+        if kind in (CommandKind.APPROVE, CommandKind.REJECT, CommandKind.APPLY):
+            plan_id = self._last_record.plan_id if self._last_record is not None else None
+            plan = self.ledger.plan(plan_id) if plan_id else None
+            if plan is None:
+                raise ValueError("there is no plan yet")
+            step = int(words[0]) if words else None
+            subject, digest = plan.id, plan.digest
+        self.ledger.add_command(kind, at=self.clock.wall(), by=OPERATOR, subject=subject, step=step, digest=digest)
+
+    # time
+
+    def run(self, until_seconds: float | None = None) -> None:
+        """Drive the daemon's ticks and the script up to that virtual second. Raises InvariantError, ScenarioError."""
+        until = self.spec.run_seconds if until_seconds is None else until_seconds
+        while True:
+            at = min(self._next_tick(), self._script[0].at if self._script else float("inf"))
+            if at > until:
+                break
+            self.clock.advance_to(at)
+            self.cluster.advance()
+            while self._script and self._script[0].at <= self.clock.monotonic():
+                perform(self, self._script.pop(0))
+            self._tick()
+            self.cluster.advance()
+            self.invariants.check()
+        self.clock.advance_to(until)
+        self.cluster.advance()
+        self.invariants.check()
+
+    def _next_tick(self) -> float:
+        return min(self._due.values()) if self.loop is not None else float("inf")
+
+    def _tick(self) -> None:
+        """Everything of the daemon that is due, in the order of the loop."""
+        spec = self.spec
+        periods: tuple[tuple[str, float, Callable[[], None]], ...] = (
+            ("sample", spec.observe.sample_seconds, self._sample),
+            ("watch", spec.act.poll_seconds, self._watch),
+            ("probe", spec.observe.probe_interval_seconds, self._probe),
+            ("decide", spec.decide_seconds, self._decide),
+        )
+        for name, period, work in periods:
+            now = self.clock.monotonic()
+            if self.loop is None or self._due[name] > now:
+                continue
+            self._alive(work)
+            # a tick that was late is made up for once, not as often as it was missed
+            self._due[name] = max(self._due[name] + period, self.clock.monotonic())
+            if name == "watch" and not self._watching():
+                self._due[name] = min(self._due[other] for other in ("sample", "decide"))
+
+    def _alive(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except KilledError:
+            self.story.tell("event", "the daemon is killed")
+            self.kill_daemon()
+        except LedgerUnavailableError as error:
+            self.story.tell("error", str(error))
+
+    def _watching(self) -> bool:
+        return self.executor is not None and bool(self.executor.active())
+
+    def _sample(self) -> None:
+        if self.observer is not None:
+            at = self.cluster.now
+            self.observer.sample()
+            self.invariants.last_sample_at = at
+
+    def _watch(self) -> None:
+        if self.executor is not None:
+            self.executor.tick()
+
+    def _probe(self) -> None:
+        if self.observer is not None and self.spec.mode is not Mode.OBSERVE:
+            self.observer.probe_tick()
+
+    def _decide(self) -> None:
+        if self.loop is None:
+            return
+        written = self.ledger.cycles_written
+        try:
+            record = self.loop.iterate()
+        except KilledError:
+            self.invariants.cycles_run += self.ledger.cycles_written - written
+            raise
+        self.invariants.cycles_run += 1
+        self.invariants.cycles_unrecorded += self.ledger.full
+        self._last_record = record
+        self.story.cycle(record)
+        self.on_cycle(record)
+        if record.outcome is Outcome.FAILED:
+            self.invariants.check()  # a broken promise is told before the bug it caused
+            raise InvariantError(f"a cycle failed at {self.cluster.now:.0f} s: {record.reason}")
+        self._due["watch"] = self.clock.monotonic()
+
+    def _name(self, vm_uuid: str) -> str:
+        return self.cluster.vms[vm_uuid].name if vm_uuid in self.cluster.vms else vm_uuid
+
+
+def build_world(spec: WorldSpec) -> World:
+    """The world of a specification, the daemon started in it, no time passed yet."""
+    return World(spec)
