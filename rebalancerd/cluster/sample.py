@@ -12,7 +12,8 @@ from rebalancerd.cluster.vm import DomainState, VmFacts
 class DomainSample:
     """Counters of one domain at one instant; None is not told. ``facts`` None: the XML could not be read.
 
-    ``dirty`` is the newest finished calculation, ``dirty_measuring`` True while one runs.
+    ``dirty`` is the newest finished calculation, ``dirty_measuring`` True while one runs. ``job`` names a job seen on
+    it, ``migration out`` for a live migration; None: none is known.
     """
 
     uuid: str
@@ -28,6 +29,7 @@ class DomainSample:
     network_bytes: int | None = None
     dirty: DirtyReading | None = None
     dirty_measuring: bool = False
+    job: str | None = None
     fault: str | None = None
 
 

@@ -69,7 +69,10 @@ class Nic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmFacts:
-    """What the domain XML says. ``immovable`` names each thing that forbids a live migration, empty if none."""
+    """What the domain XML says. ``immovable`` names each thing that forbids a live migration, empty if none.
+
+    ``faults``: what in the XML could not be understood, in words.
+    """
 
     uuid: str
     name: str
@@ -89,6 +92,7 @@ class VmFacts:
     has_managed_save: bool | None = False
     owner: Owner | None = None
     policy: VmPolicy = field(default_factory=VmPolicy)
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

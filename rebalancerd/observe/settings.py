@@ -34,7 +34,10 @@ class HostSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRule:
-    """A policy for the VMs whose name matches a shell pattern; ``owner`` marks them as another controller's."""
+    """A policy for the VMs whose name matches a shell pattern; ``owner`` marks them as another controller's.
+
+    ``owner`` "none" declares that no other controller has them, whatever their XML says.
+    """
 
     name: str
     policy: VmPolicy = field(default_factory=VmPolicy)
