@@ -37,6 +37,7 @@ COPIES_UPPER = 5.0
 SLOWDOWN = (0.02, 0.10)  # dirty logging write-protects pages; assumed, until measured
 OVERHEAD_UPPER = 1.5
 SWITCHOVER_UPPER = 2.5
+ABSURD = 1e18  # bytes, or bytes per second: no machine has them
 UNKNOWN_LINK_BYTES_PER_SECOND, UNKNOWN_LINK_UPPER = 125_000_000.0, 0.1
 
 
@@ -107,7 +108,8 @@ class _Batch:
         self.link_known = np.array([link is not None for link in links])
         link = np.array([UNKNOWN_LINK_BYTES_PER_SECOND if link is None else link for link in links])
         self.link = link * settings.link_efficiency * share
-        self.cap = np.array([c.options.bandwidth_bytes_per_second or np.inf for c in candidates])
+        # None and 0 both mean no cap, as in libvirt; a smaller cap than a byte a second is one byte a second
+        self.cap = np.array([max(1.0, c.options.bandwidth_bytes_per_second or np.inf) for c in candidates])
         self.downtime = np.array([max(0.0, c.options.max_downtime_seconds) for c in candidates])
         self.auto = np.array([c.options.auto_converge for c in candidates], dtype=np.bool_)
         self.resident = np.array([g.resident for g in self.guests])[self.row]
@@ -128,8 +130,12 @@ class _Batch:
         five = np.minimum(COPIES_UPPER * copy / low_rate, self.settings.deadline_seconds)
         seconds_upper = np.where(bounded, upper.seconds, np.maximum(five, expected.seconds))
         bytes_upper = np.where(bounded, upper.bytes, np.maximum(COPIES_UPPER * copy, expected.bytes))
+        # luck adds a round where the remainder passes what is allowed, so between two round counts lies that very worst
         allowed = np.minimum(self.cap, self.link) * self.downtime / low_link
-        downtime_upper = np.where(bounded, upper.downtime_seconds, np.maximum(allowed, expected.downtime_seconds))
+        likely = runs[VALUE_LEVELS]
+        steady = np.ptp([r.rounds for r in likely], axis=0) == 0
+        downtime_upper = np.max([r.downtime_seconds for r in likely], axis=0)
+        downtime_upper = np.where(bounded & steady, downtime_upper, np.maximum(allowed, downtime_upper))
         never = failed[VALUE_LEVELS].mean(axis=0), failed[UPPER_LEVELS].mean(axis=0)
         value, bound = _clipped(never[0], SURE[0]), _clipped(never[1], SURE[1])
         value = np.where(bounded, value, np.maximum(value, NOT_MEASURED[0]))
@@ -159,13 +165,14 @@ class _Batch:
     def _run(self, level: int) -> Precopy:
         """Every candidate at one level."""
         z = LEVELS[level]
-        points = max(len(g.seconds) for g in self.guests)
+        points = max(2, *(len(g.seconds) for g in self.guests))
         rows = [_padded(g.seconds, g.unique[level], points) for g in self.guests]
         curves = DirtyCurves.of(
             np.array([r[0] for r in rows]),
             np.array([r[1] for r in rows]),
             np.array([g.resident for g in self.guests]),
             left_weight=min(1.0, max(0.0, 1 + z / -LEVELS[0])),
+            lone=np.array([len(g.seconds) == 1 for g in self.guests]),
         )
         link = self._link(level)
         return simulate(
@@ -210,16 +217,16 @@ def _guest(vm: Vm) -> _Guest:
 
 def _usable(curve: DirtyCurve | None) -> DirtyCurve | None:
     """The curve, or None if it holds figures that are no measurement."""
-    if curve is None or any(not isfinite(p.unique_bytes) or p.unique_bytes < 0 for p in curve.points):
-        return None
-    return curve
+    sound = curve is not None and all(0 <= p.unique_bytes <= ABSURD for p in curve.points)
+    return curve if sound else None
 
 
 def _spread(curve: DirtyCurve) -> NDArray[np.float64]:
     """Standard deviation of each point: its standard error, the model's error and the curve's age, in quadrature."""
     unique = np.array([p.unique_bytes for p in curve.points])
-    few = np.array([p.readings < 2 or not isfinite(p.standard_error_bytes) for p in curve.points])
-    error = np.array([p.standard_error_bytes if isfinite(p.standard_error_bytes) else 0.0 for p in curve.points])
+    told = [0 <= p.standard_error_bytes <= ABSURD for p in curve.points]
+    few = np.array([p.readings < 2 or not ok for p, ok in zip(curve.points, told, strict=True)])
+    error = np.array([p.standard_error_bytes if ok else 0.0 for p, ok in zip(curve.points, told, strict=True)])
     error = np.where(few, np.maximum(error, SINGLE_READING_SPREAD * unique), error)
     single = SINGLE_READING_SPREAD if len(curve.points) == 1 else 0.0
     age = curve.age_seconds if isfinite(curve.age_seconds) else np.inf
@@ -243,7 +250,7 @@ def _link(snapshot: Snapshot, candidate: Candidate) -> float | None:
     """Bytes per second of the slower end; None where an end or its figure is unknown."""
     ends: list[Host | None] = [snapshot.host_by_name.get(n) for n in (candidate.source, candidate.destination)]
     rates = [h.link_bytes_per_second for h in ends if h is not None]
-    return min(rates) if len(rates) == 2 and all(isfinite(r) and r > 0 for r in rates) else None
+    return min(rates) if len(rates) == 2 and all(1 <= r <= ABSURD for r in rates) else None
 
 
 def _clipped(probability: Floats, margin: float) -> Floats:

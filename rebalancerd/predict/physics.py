@@ -32,18 +32,30 @@ class DirtyCurves:
     ``seconds``: shape (N, P), positive and increasing along each row. ``unique_bytes``: shape (N, P); made monotone, as
     unique pages never become fewer. Left of the first point the curve lies between the chord from the origin
     (``left_weight`` 0) and the first segment prolonged to the left (1, which allows a jump at t = 0 and is the cautious
-    side of a concave curve). Right of the last point the last segment goes on. A curve of one point is the line from
-    the origin through it. ``limit_bytes``: shape (N,), the resident memory no curve exceeds.
+    side of a concave curve; ``left_slope`` is that segment's). Right of the last point the last segment goes on. One
+    point alone is prolonged flat to the left and along the chord to the right: no concave curve through it lies higher.
+    ``limit_bytes``: shape (N,), the resident memory no curve exceeds.
     """
 
     seconds: Floats
     unique_bytes: Floats
     limit_bytes: Floats
     left_weight: Floats
+    left_slope: Floats
 
     @classmethod
-    def of(cls, seconds: Floats, unique_bytes: Floats, limit_bytes: Floats, left_weight: float = 1.0) -> "DirtyCurves":
-        """Curves with one left weight for all. Raises ValueError for shapes or periods that make no curve."""
+    def of(
+        cls,
+        seconds: Floats,
+        unique_bytes: Floats,
+        limit_bytes: Floats,
+        left_weight: float = 1.0,
+        lone: Bools | None = None,
+    ) -> "DirtyCurves":
+        """Curves with one left weight for all; ``lone`` marks rows of one point that were padded along their chord.
+
+        Raises ValueError for shapes or periods that make no curve.
+        """
         t = np.asarray(seconds, dtype=np.float64)
         u = np.asarray(unique_bytes, dtype=np.float64)
         limit = np.asarray(limit_bytes, dtype=np.float64)
@@ -53,13 +65,16 @@ class DirtyCurves:
             raise ValueError("dirty curves: periods must be positive and increasing")
         if t.size and not (np.isfinite(u).all() and u.min() >= 0):
             raise ValueError("dirty curves: unique bytes must be finite and not negative")
+        alone = np.full(t.shape[0], t.shape[1] == 1) if lone is None else lone
         if t.shape[1] == 1:
             t, u = np.hstack([t, 2 * t]), np.hstack([u, 2 * u])
+        u = np.maximum.accumulate(u, axis=1)
         return cls(
             seconds=t,
-            unique_bytes=np.maximum.accumulate(u, axis=1),
+            unique_bytes=u,
             limit_bytes=limit,
             left_weight=np.full(t.shape[0], left_weight),
+            left_slope=np.where(alone, 0.0, (u[:, 1] - u[:, 0]) / (t[:, 1] - t[:, 0])),
         )
 
     def take(self, rows: NDArray[np.intp]) -> "DirtyCurves":
@@ -69,6 +84,7 @@ class DirtyCurves:
             unique_bytes=self.unique_bytes[rows],
             limit_bytes=self.limit_bytes[rows],
             left_weight=self.left_weight[rows],
+            left_slope=self.left_slope[rows],
         )
 
     def at(self, seconds: Floats) -> Floats:
@@ -77,7 +93,7 @@ class DirtyCurves:
         slopes = np.diff(u, axis=1) / np.diff(t, axis=1)
         chord = u[:, 0] * seconds / t[:, 0]
         # a noisy curve may be convex; a chord below which no concave curve can lie keeps its left end honest
-        prolonged = np.maximum(u[:, 0] + slopes[:, 0] * (seconds - t[:, 0]), chord)
+        prolonged = np.maximum(u[:, 0] + self.left_slope * (seconds - t[:, 0]), chord)
         value = chord + self.left_weight * (prolonged - chord)
         last = slopes.shape[1] - 1
         for j in range(t.shape[1]):
