@@ -254,6 +254,7 @@ class SimWrite:
         self._wires, self._cluster = wires, wires.cluster
         self.calls: list[WriteCall] = []
         self.before_migrate: Callable[[MigrationRecord], None] = lambda _record: None
+        self.after_call: Callable[[], None] = lambda: None  # where a simulated death of the daemon may strike
 
     def migrate(self, record: MigrationRecord) -> SimHandle:
         """Hand a migration over."""
@@ -273,6 +274,7 @@ class SimWrite:
                 persistent=record.persistent,
                 ours=record.id,
             )
+        self.after_call()
         return SimHandle(self._cluster, record.source, move)
 
     def abort(self, host: str, vm_uuid: str) -> None:
@@ -284,6 +286,7 @@ class SimWrite:
         if ("abort_refused", vm_uuid) in self._cluster.migrations.quirks:
             raise HostRefusedError(host, "cannot abort migration", NOT_RUNNING)
         self._cluster.migrations.abort(vm_uuid)
+        self.after_call()
 
     def set_max_downtime(self, host: str, vm_uuid: str, seconds: float) -> None:
         """Change the allowed downtime."""
@@ -310,6 +313,7 @@ class SimWrite:
         domain.autostart, domain.facts = autostart, None
         self._cluster.changed()
         self._note("set_autostart", host, vm_uuid, str(autostart))
+        self.after_call()
 
     def may_set_autostart(self, host: str) -> bool:
         """Whether the right is there."""

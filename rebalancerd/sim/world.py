@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from rebalancerd.act.executor import Executor
 from rebalancerd.cluster.decision import CommandKind, CycleRecord, Outcome
@@ -37,11 +38,12 @@ class World:
         self.wires = Wires(self.cluster)
         self.read, self.probe, self.write = SimRead(self.wires), SimProbe(self.wires), SimWrite(self.wires)
         self.lifeline = Lifeline()
+        self.write.after_call = self.lifeline.effect
         self._sql = SqlLedger("sqlite://", self.clock)
         self.ledger = JournalLedger(self._sql, self.lifeline)
         self.lease = SimLease()
         self.pause_reason: str | None = None
-        self.story = Story(lambda: self.cluster.now, lambda uuid: self._name(uuid))
+        self.story = Story(lambda: self.cluster.now, self._name)
         self.ledger.on_migration, self.ledger.on_plan = self.story.migration, self.story.plan
         self.invariants = Invariants(spec, self.cluster, self.wires, self.write, self.ledger)
         self.on_cycle: Callable[[CycleRecord], None] = lambda _record: None
@@ -60,7 +62,7 @@ class World:
         self._sql.close()
         self._directory.cleanup()
 
-    def __enter__(self) -> "World":
+    def __enter__(self) -> Self:
         """For ``with``."""
         return self
 
