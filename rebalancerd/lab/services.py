@@ -54,7 +54,7 @@ def serve_cpu_view(state_dir: Path, services: Cgroup, hosts: dict[str, Cgroup]) 
     pid_file, log = views / "pid", views / "log"
     if not (pid_file.exists() and int(pid_file.read_text() or 0) in services.pids()):
         script = ("sh", "-c", 'echo $$ >"$1"; shift; exec "$@"', "sh", str(pid_file))
-        start_detached(log, *services.command_in(*script, sys.executable, str(cpuview.__file__), *arguments))
+        start_detached(log, *services.command_in(*script, sys.executable, "-I", str(cpuview.__file__), *arguments))
         wait_until(lambda: all(file.exists() for file in files), START_SECONDS, "no view of CPU time", log)
     return views
 

@@ -30,7 +30,8 @@ class Phase:
 
     Args:
         seconds: how long it lasts (the last phase of a schedule that does not repeat holds for ever).
-        cpu_percent: demand in per cent of one virtual CPU, 0 to 100.
+        cpu_percent: demand in per cent of one virtual CPU, 0 to 100. Measured in software emulation, the host sees
+            1.1 times as much (QEMU itself), and 0.02 cores of an idle guest.
         working_set_mib: memory the guest keeps in use, MiB.
         dirty_mib_per_second: memory it rewrites within the working set, MiB/s, whole pages with new content.
         order: the order in which pages are rewritten.

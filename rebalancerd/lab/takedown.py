@@ -9,7 +9,8 @@ from pathlib import Path
 from rebalancerd.lab.commands import LabError, succeeds
 from rebalancerd.lab.state import FILE_NAME
 
-_LXCFS_RUN_DIR = Path("/run/lxcfs")
+LXCFS_RUN_DIR = Path("/run/lxcfs")
+LXCFS_RUN_DIRS = tuple(str(path) for path in (LXCFS_RUN_DIR, LXCFS_RUN_DIR / "controllers", LXCFS_RUN_DIR / "root"))
 
 
 def unmount_below(directory: Path, timeout: float = 10.0) -> None:
@@ -54,12 +55,27 @@ def delete_state(state_dir: Path) -> None:
 
 
 def delete_shared_directories(made: tuple[str, ...]) -> None:
-    """Delete the empty directories that labs made outside their own: those given, and the run directory of lxcfs.
+    """Delete those of the directories that a lab made outside its own, and that are empty.
 
-    Only the last lab on the machine may do so: another would lose what it has mounted on them, though in a namespace of its own.
+    Only the last lab on the machine may do so: another, or an lxcfs of the machine's own, has mounted something on them in
+    a mount namespace where this process does not see it, and would lose it.
     """
-    for path in (*_LXCFS_RUN_DIR.glob("*"), _LXCFS_RUN_DIR, *(Path(path) for path in made)):
+    lxcfs = _runs("lxcfs")
+    for path in sorted((Path(path) for path in made), reverse=True):
+        if lxcfs and path.is_relative_to(LXCFS_RUN_DIR):
+            continue
         try:
             path.rmdir()
         except OSError:
             continue  # in use, or gone
+
+
+def _runs(program: str) -> bool:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            # the command line of a process that has ended but is not collected yet is empty
+            if (process / "comm").read_text().strip() == program and (process / "cmdline").read_bytes():
+                return True
+        except OSError:
+            continue  # ended since it was listed
+    return False
