@@ -36,8 +36,8 @@ def run(*argv: str, timeout: float = COMMAND_SECONDS) -> str:
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PATH": SEARCH_PATH, "LC_ALL": "C"},
         )
-    except FileNotFoundError as error:
-        raise LabError(f"{argv[0]} is not installed") from error
+    except OSError as error:
+        raise LabError(f"cannot run {argv[0]}: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{' '.join(argv)}: no end after {timeout:g} s") from error
     if done.returncode:

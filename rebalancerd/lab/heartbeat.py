@@ -10,7 +10,7 @@ from pathlib import Path
 _TAIL_BYTES = 16_384
 _LINE = re.compile(
     r"LAB boot=(?P<boot>[0-9a-f-]{36}) count=(?P<count>\d+) work_ms=(?P<work>\d+) late_ms=(?P<late>\d+)"
-    r" dirtied_kib=(?P<dirtied>\d+) resident_kib=(?P<resident>\d+) phase=(?P<phase>\d+) load=(?P<load>\S+)(?: disk=(?P<disk>\w+))?\s"
+    r" dirtied_kib=(?P<dirtied>\d+) resident_kib=(?P<resident>\d+) phase=(?P<phase>\d+) load=(?P<load>\S+)(?: disk=(?P<disk>\w+))?\r?\n"
 )
 
 
