@@ -117,14 +117,15 @@ def _start(record: MigrationRecord, now: float) -> float:
 
 
 def _resting(by_vm: Mapping[str, list[MigrationRecord]], now: float, settings: GuardSettings) -> dict[str, Refusal]:
-    """Cooldowns. Moves are counted back from the VM's last one, so that a cooldown does not shrink while it runs."""
+    """Cooldowns: the latest end of any move's own, which counts the moves up to it. So one more move never shortens it."""
     found = {}
     for vm, moves in by_vm.items():
-        last = _instant(moves[-1], now)
-        count = sum(last - _instant(r, now) <= settings.cooldown_memory_seconds for r in moves)
-        until = last + cooldown_seconds(count, settings)
+        at = [_instant(r, now) for r in moves]
+        counts = [sum(at[i] - t <= settings.cooldown_memory_seconds for t in at[: i + 1]) for i in range(len(at))]
+        until = max(t + cooldown_seconds(count, settings) for t, count in zip(at, counts, strict=True))
         if now < until:
-            detail = f"moved {count} times lately, last {now - last:.0f} s ago: rests for {until - now:.0f} s more"
+            last = now - at[-1]
+            detail = f"moved {counts[-1]} times lately, last {last:.0f} s ago: rests for {until - now:.0f} s more"
             found[vm] = about_vm(Code.COOLDOWN, vm, detail)
     return found
 

@@ -12,6 +12,7 @@ from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.hold import held
 
 ALL_STEPS = 0
+CLOCK_TOLERANCE_SECONDS = 60.0  # within a cycle the clock may be corrected a little
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,12 @@ StepCheck = Callable[[Ask], Refusal | None]
 
 def not_expired(ask: Ask) -> Refusal | None:
     """The plan is not past its expiry, nor from the future (a clock that stepped)."""
-    if ask.ctx.now >= ask.plan.expires_at:
-        return about_plan(Code.PLAN_EXPIRED, ask.plan.id, f"expired {ask.ctx.now - ask.plan.expires_at:.0f} s ago")
-    if ask.plan.created_at > ask.ctx.now:
+    plan, now = ask.plan, ask.ctx.now
+    if not now < plan.expires_at:  # NaN is expired
+        return about_plan(Code.PLAN_EXPIRED, plan.id, f"expired {now - plan.expires_at:.0f} s ago")
+    if not plan.created_at <= now + CLOCK_TOLERANCE_SECONDS:
         return about_plan(
-            Code.PLAN_EXPIRED,
-            ask.plan.id,
-            f"made {ask.plan.created_at - ask.ctx.now:.0f} s in the future: clock stepped",
+            Code.PLAN_EXPIRED, plan.id, f"made {plan.created_at - now:.0f} s in the future: clock stepped"
         )
     return None
 
@@ -79,12 +79,12 @@ def mode_allows(ask: Ask) -> Refusal | None:
 
 
 def approved(ask: Ask) -> Refusal | None:
-    """Nobody rejected the step since it was last approved; in guarded mode somebody approved it."""
+    """Nobody rejected the step since it was last approved; in guarded mode somebody with a name approved it."""
     digest = ask.plan.digest
     mine = [
         c
         for c in ask.ctx.operator.approved + ask.ctx.operator.applied
-        if _covers(c, digest, ask.step.number, ask.ctx.now)
+        if c.by and _covers(c, digest, ask.step.number, ask.ctx.now)
     ]
     against = [c for c in ask.ctx.operator.rejected if _covers(c, digest, ask.step.number, ask.ctx.now)]
     last, veto = _latest(mine), _latest(against)
@@ -99,9 +99,9 @@ def approved(ask: Ask) -> Refusal | None:
 
 
 def _covers(command: Command, digest: str, step: int, now: float) -> bool:
-    """Whether a command speaks of that step of the plan of that digest, by a named person, and still counts."""
+    """Whether a command speaks of that step of the plan of that digest, and still counts."""
     in_time = command.until is None or command.until > now
-    return command.digest == digest and command.step in (None, ALL_STEPS, step) and bool(command.by) and in_time
+    return command.digest == digest and command.step in (None, ALL_STEPS, step) and in_time
 
 
 def _latest(commands: list[Command]) -> Command | None:

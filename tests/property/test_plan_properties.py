@@ -1,0 +1,80 @@
+"""Properties of plans over random clusters, judged by a checker that shares no code with the planner."""
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rebalancerd.cluster.refusal import Code
+from rebalancerd.plan.balance import balance
+from rebalancerd.plan.drain import drain
+from rebalancerd.plan.why_not import why_not
+from tests.unit.plan.plan_checker import violations
+from tests.unit.plan.plan_cluster import carried_out
+from tests.unit.plan.plan_random import random_inputs
+
+seeds = st.integers(0, 2**32 - 1)
+shares = st.sampled_from([0.0, 0.2, 0.5, 0.9])
+
+
+@given(seeds, shares)
+@settings(max_examples=150, deadline=None)
+def test_a_balance_plan_breaks_no_rule_in_any_state(seed: int, odd: float) -> None:
+    inputs = random_inputs(seed, odd)
+
+    assert violations(inputs, balance(inputs)) == []
+
+
+@given(seeds, shares)
+@settings(max_examples=80, deadline=None)
+def test_a_drain_plan_breaks_no_rule_and_accounts_for_every_vm(seed: int, odd: float) -> None:
+    inputs = random_inputs(seed, odd)
+    host = inputs.snapshot.hosts[0].name
+    plan = drain(inputs, [host])
+    gone = {s.move.vm_uuid for s in plan.steps}
+    flying = {f.vm_uuid for f in inputs.snapshot.in_flight}
+    told = {r.subject for r in plan.refusals}
+
+    assert violations(replace(inputs, drained=frozenset({host})), plan) == []
+    assert {v.uuid for v in inputs.snapshot.vms if v.host == host} - flying <= gone | told
+
+
+@given(seeds, shares)
+@settings(max_examples=80, deadline=None)
+def test_a_plan_applied_to_the_end_leaves_nothing_to_do(seed: int, odd: float) -> None:
+    inputs = random_inputs(seed, odd)
+    plan = balance(inputs)
+    if len(plan.steps) >= inputs.settings.max_moves or any(r.code is Code.CLUSTER_CAP for r in plan.refusals):
+        return
+    again = balance(carried_out(inputs, plan))
+
+    assert [(s.move.vm_name, s.move.source, s.move.destination) for s in again.steps] == []
+
+
+@given(seeds, shares)
+@settings(max_examples=60, deadline=None)
+def test_rounds_of_plans_come_to_an_end(seed: int, odd: float) -> None:
+    """Even with one move per plan: no cluster is shuffled for ever."""
+    inputs = random_inputs(seed, odd)
+    for _ in range(len(inputs.snapshot.vms) + 2):
+        plan = balance(inputs)
+        if plan.is_empty:
+            return
+        inputs = carried_out(inputs, plan)
+
+    raise AssertionError("still moving")
+
+
+@given(seeds, shares)
+@settings(max_examples=40, deadline=None)
+def test_same_inputs_give_the_same_plan(seed: int, odd: float) -> None:
+    assert balance(random_inputs(seed, odd)).digest == balance(random_inputs(seed, odd)).digest
+
+
+@given(seeds, shares)
+@settings(max_examples=40, deadline=None)
+def test_every_vm_that_stays_can_be_asked_why(seed: int, odd: float) -> None:
+    inputs = random_inputs(seed, odd)
+    moved = {s.move.vm_uuid for s in balance(inputs).steps}
+    for vm in inputs.snapshot.vms[:4]:
+        assert (why_not(inputs, vm.uuid) == ()) == (vm.uuid in moved)
