@@ -1,0 +1,20 @@
+"""Exit codes, and the error that carries one."""
+
+OK = 0
+ERROR = 1
+USAGE = 2
+PLAN_NOT_EMPTY = 10
+NOT_THERE = 75  # EX_TEMPFAIL of sysexits.h: no daemon answers, or it is not the one that acts
+
+EPILOG = (
+    "Exit codes: 0 done; 1 error; 2 wrong usage; 10 plan not empty (plan --detailed-exitcode); "
+    "75 no daemon answers, or it is not the one that acts."
+)
+
+
+class CliError(Exception):
+    """Ends the command with ``code``; message and hint go to standard error."""
+
+    def __init__(self, message: str, hint: str = "", *, code: int = ERROR) -> None:
+        super().__init__(message)
+        self.message, self.hint, self.code = message, hint, code

@@ -1,0 +1,113 @@
+"""``rebalancerd plan`` and ``apply``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rebalancerd.cli.client import Client
+from rebalancerd.cli.command import send
+from rebalancerd.cli.exits import PLAN_NOT_EMPTY, CliError
+from rebalancerd.cli.options import DEFAULT_CONFIG, ConfigOption, OutputOption, ReasonOption, SocketOption, socket_path
+from rebalancerd.cli.output import Output, emit_json, talk
+
+if TYPE_CHECKING:
+    from rebalancerd.cluster.plan import Plan
+
+MAX_FILE_BYTES = 8 * 1024 * 1024
+
+
+def plan(
+    file: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Also write a file for apply.")] = None,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit with 10 where there is something to do.")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=2.0, max=600.0, help="How long to look where no daemon answers.")
+    ] = 10.0,
+    config: ConfigOption = DEFAULT_CONFIG,
+    socket: SocketOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show what would be moved now, why and at what predicted cost. Moves nothing.
+
+    Asks the daemon. Where none answers, looks at the hosts itself for a few seconds, read-only, and says so.
+    """
+    client = Client(socket_path(socket, config))
+    made, document = _by_daemon(client) if client.is_there() else _standalone(client.path, config, seconds)
+    if file is not None:
+        _write(file, document)
+    if output is Output.JSON:
+        emit_json(document)
+    else:
+        from rebalancerd.cli.plan_view import print_plan
+
+        print_plan(made, written=file)
+    if detailed_exitcode and not made.is_empty:
+        raise typer.Exit(PLAN_NOT_EMPTY)
+
+
+def apply(
+    file: Annotated[Path, typer.Argument(help="Plan file, as `plan -o` wrote it.")],
+    reason: ReasonOption = "",
+    socket: SocketOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Have the daemon carry out a plan file: its digest, expiry and facts must still hold (mode guarded or auto)."""
+    send("apply", {"document": _read(file), "reason": reason}, socket, output)
+
+
+def _by_daemon(client: Client) -> "tuple[Plan, dict[str, Any]]":
+    from rebalancerd.record.planfile import PlanFileError, parse_document
+
+    document = client.get("plan")["document"]
+    try:
+        return parse_document(document), document
+    except PlanFileError as error:
+        raise CliError(f"the daemon's plan cannot be read: {error}", "is it of another version?") from error
+
+
+def _standalone(socket: Path, config: Path, seconds: float) -> "tuple[Plan, dict[str, Any]]":
+    import tempfile
+
+    from rebalancerd.cli.config import load
+    from rebalancerd.daemon import standalone_plan
+    from rebalancerd.record.planfile import document
+
+    cfg = load(config)
+    talk(f"no daemon answers on {socket}: looking at {len(cfg.hosts)} hosts read-only for {seconds:g} s, without history")
+    with tempfile.TemporaryDirectory(prefix="rebalancerd-plan-") as directory:
+        try:
+            made = standalone_plan(cfg, seconds, Path(directory))
+        except ValueError as error:
+            raise CliError(f"no plan can be made: {error}", "see `rebalancerd doctor`") from error
+    return made, document(made)
+
+
+def _write(file: Path, document: dict[str, Any]) -> None:
+    """Write whole or not at all."""
+    part = file.with_name(file.name + ".part")
+    try:
+        part.write_text(json.dumps(document, ensure_ascii=True, indent=2) + "\n", encoding="ascii")
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CliError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise CliError(f"cannot read {file}: {error.strerror or error}") from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise CliError(f"{file} is too large for a plan file")
+    try:
+        tree = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise CliError(f"{file} is no plan file: {error}", "make one with `rebalancerd plan -o FILE`") from error
+    if not isinstance(tree, dict):
+        raise CliError(f"{file} is no plan file: it holds no object", "make one with `rebalancerd plan -o FILE`")
+    return tree

@@ -1,0 +1,110 @@
+"""``rebalancerd status``: the cluster and the daemon in about a dozen lines."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rebalancerd.cli.client import Client
+from rebalancerd.cli.options import OutputOption, SocketOption, socket_path
+from rebalancerd.cli.output import Output, emit_json, plain, say, show, table
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from rebalancerd.serve.schemas import HostRow, Status
+
+SHOWN_HOSTS = 12
+HEALTH_STYLE = {"HEALTH_OK": "bold green", "HEALTH_WARN": "bold yellow", "HEALTH_ERR": "bold red"}
+UNKNOWN = "?"
+
+
+def status(
+    every_host: Annotated[bool, typer.Option("--all", help="Show every host, however many there are.")] = False,
+    socket: SocketOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Health, hosts, what moves, and what the last cycle did and why."""
+    answer = Client(socket_path(socket)).get("status")
+    if output is Output.JSON:
+        emit_json(answer)
+        return
+    from rebalancerd.serve.schemas import Status
+
+    _print(Status.model_validate(answer), every_host=every_host)
+
+
+def _print(seen: "Status", *, every_host: bool) -> None:
+    from rebalancerd.serve.wording import span
+
+    head = f"rebalancerd {seen.version} · mode {seen.mode} · {len(seen.hosts)} hosts, {seen.vms} VMs"
+    up = span(max(0.0, seen.now - seen.started_at))
+    line = plain(f"{seen.health:<12}", HEALTH_STYLE.get(seen.health))
+    line.append_text(plain(f"{head} · up {up}"))
+    show(line)
+    for check in seen.checks:
+        style = "red" if check.severity == "err" else "yellow"
+        row = plain(f"  {check.code:<22} ", style)
+        row.append_text(plain(check.message))
+        show(row)
+        if check.hint:
+            say(f"  {'':<22} → {check.hint}", "dim")
+    _print_doing(seen)
+    hosts = sorted(seen.hosts, key=_loudness)
+    shown = hosts if every_host or len(hosts) <= SHOWN_HOSTS else hosts[:SHOWN_HOSTS]
+    say()
+    show(host_table(sorted(shown, key=lambda h: h.name)))
+    if len(shown) < len(hosts):
+        say(f"and {len(hosts) - len(shown)} quieter hosts (--all shows them)", "dim")
+
+
+def _print_doing(seen: "Status") -> None:
+    from rebalancerd.serve.wording import span
+
+    if seen.cycle is not None:
+        ago = span(max(0.0, seen.now - seen.cycle.at))
+        say(f"last cycle   #{seen.cycle.id}, {ago} ago, {seen.cycle.policy}: {seen.cycle.reason}")
+    if seen.moving:
+        say(f"moving       {len(seen.moving)} of {seen.moving_limit} (see `rebalancerd watch`):")
+        for move in seen.moving:
+            whose = "" if move.ours else ", not ours"
+            ran = f", for {span(move.elapsed_seconds)}" if move.elapsed_seconds is not None else ""
+            expected = f" of about {span(move.predicted_seconds)}" if move.predicted_seconds is not None else ""
+            say(f"             {move.vm_name} {move.source}→{move.destination}, {move.state}{ran}{expected}{whose}")
+    else:
+        say(f"moving       nothing (at most {seen.moving_limit} at once)")
+    if seen.plan is not None:
+        waits = f", waits for `rebalancerd approve {seen.plan.id}`" if seen.plan.awaits_approval else ""
+        left = seen.plan.expires_at - seen.now
+        life = f"expires in {span(left)}" if left > 0 else "expired"
+        say(f"plan         {seen.plan.id}, {seen.plan.steps} steps, {life}{waits}: {seen.plan.why}")
+    if seen.drained:
+        say(f"drained      {', '.join(seen.drained)}")
+    for note in seen.guard_notes[:3]:
+        say(f"guard        {note}")
+
+
+def host_table(hosts: "list[HostRow]") -> object:
+    """Hosts with their pressures."""
+    columns = ("HOST", "STATE", "VMS", "CPU NOW", "CPU P95", "MEM NOW", "MEM P95")
+    rows = (
+        (h.name, _state(h), h.vms, _share(h.cpu_now), _share(h.cpu_p95), _share(h.memory_now), _share(h.memory_p95))
+        for h in hosts
+    )
+    return table(columns, rows, numbers=(2, 3, 4, 5, 6))
+
+
+def _state(host: "HostRow") -> "Text":
+    if host.unusable is not None:
+        return plain(f"unusable: {host.unusable}", "yellow")
+    if host.hot:
+        return plain("hot", "red")
+    return plain("ok" if host.mode == "active" else host.mode)
+
+
+def _loudness(host: "HostRow") -> tuple[bool, bool, float]:
+    """Hosts that need a look first."""
+    return (host.unusable is None, not host.hot, -max(host.cpu_p95 or 0.0, host.memory_p95 or 0.0))
+
+
+def _share(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value * 100:.0f} %"
