@@ -23,7 +23,7 @@ def canonical(value: object) -> str:
     if isinstance(value, frozenset | set):
         return "{" + ",".join(sorted(canonical(item) for item in value)) + "}"
     if isinstance(value, Mapping):
-        return "{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
+        return "map{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
     if is_dataclass(value) and not isinstance(value, type):
         inner = ",".join(f"{f.name}={canonical(getattr(value, f.name))}" for f in fields(value) if f.compare)
         return f"{type(value).__name__}({inner})"

@@ -2,9 +2,10 @@
 
 What counts: a migration that was begun, however it ended, ours or not, is a move of its VM and lengthens its cooldown.
 An intent that never became a job (ABANDONED) is none. A failure is held against the destination, but not where libvirt
-refused that VM there (the pair is blocked instead), where we aborted, or where the guest itself went away.
+refused that VM there or lacked the right (the pair is blocked instead), where we aborted, or where the guest itself went away.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from rebalancerd.guard.settings import GuardSettings
 
 ARRIVED = frozenset({MigrationState.SUCCEEDED, MigrationState.DEGRADED})
 DESTINATION_AT_FAULT = frozenset({MigrationState.FAILED, MigrationState.DEGRADED}) | CRITICAL_STATES
+REFUSED_PAIR = (Code.LIBVIRT_REFUSED, Code.RIGHTS)
 HOUR_SECONDS = 3600.0
 
 Pair = tuple[str, str]
@@ -121,7 +123,7 @@ def _resting(by_vm: Mapping[str, list[MigrationRecord]], now: float, settings: G
     found = {}
     for vm, moves in by_vm.items():
         at = [_instant(r, now) for r in moves]
-        counts = [sum(at[i] - t <= settings.cooldown_memory_seconds for t in at[: i + 1]) for i in range(len(at))]
+        counts = [i + 1 - bisect_left(at, t - settings.cooldown_memory_seconds) for i, t in enumerate(at)]
         until = max(t + cooldown_seconds(count, settings) for t, count in zip(at, counts, strict=True))
         if now < until:
             last = now - at[-1]
@@ -144,20 +146,22 @@ def _tabu(by_vm: Mapping[str, list[MigrationRecord]], now: float, settings: Guar
     return found
 
 
-def _was_refused(record: MigrationRecord) -> bool:
-    """Whether libvirt refused this VM on this destination; the executor's reason then begins with the code."""
-    return record.state is MigrationState.FAILED and record.reason.startswith(Code.LIBVIRT_REFUSED.value)
+def _refusal_code(record: MigrationRecord) -> Code | None:
+    """The refusal that a failure amounts to, with which the executor's reason then begins; None if it is none."""
+    if record.state is not MigrationState.FAILED:
+        return None
+    return next((code for code in REFUSED_PAIR if record.reason.startswith(code.value)), None)
 
 
 def _blocked(begun: Iterable[MigrationRecord], now: float, settings: GuardSettings) -> dict[Pair, Refusal]:
     found = {}
     for record in begun:
-        ago = now - _instant(record, now)
-        if _was_refused(record) and ago < settings.blocked_pair_seconds:
+        code, ago = _refusal_code(record), now - _instant(record, now)
+        if code is not None and ago < settings.blocked_pair_seconds:
             more = settings.blocked_pair_seconds - ago
             detail = f"{record.reason} ({ago:.0f} s ago, tried again in {more:.0f} s)"
             pair = (record.vm_uuid, record.destination)
-            found[pair] = about_vm(Code.LIBVIRT_REFUSED, record.vm_uuid, detail, record.destination)
+            found[pair] = about_vm(code, record.vm_uuid, detail, record.destination)
     return found
 
 
@@ -191,6 +195,6 @@ def _quarantined(
 def _host_at_fault(record: MigrationRecord) -> str | None:
     if record.state is MigrationState.LOST_SOURCE:
         return record.source
-    if record.state in DESTINATION_AT_FAULT and not _was_refused(record):
+    if record.state in DESTINATION_AT_FAULT and _refusal_code(record) is None:
         return record.destination
     return None

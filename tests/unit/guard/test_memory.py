@@ -129,6 +129,16 @@ class TestBlockedPairs:
         assert memory.quarantined == {}
         assert make.remember(refused, now=make.NOW - 60 + 21600).blocked_pairs == {}
 
+    def test_missing_rights_are_not_the_destinations_fault(self, make):
+        memory = make.remember(make.record(S.FAILED, reason="rights; access denied"))
+        assert memory.blocked_pairs["u", "b"].code is Code.RIGHTS
+        assert memory.quarantined == {}
+
+    def test_refusals_open_the_breaker_all_the_same(self, make):
+        """One cause that refuses everything everywhere must not be tried on every pair in turn."""
+        past = [make.record(S.FAILED, id=f"f{i}", vm=f"x{i}", reason="libvirt_refused: x") for i in range(3)]
+        assert make.remember(*past).breaker.is_open
+
 
 class TestBreaker:
     """Three failures within an hour, or one thing that must never happen."""
