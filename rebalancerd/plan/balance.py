@@ -33,7 +33,9 @@ def balance(inputs: PlanInputs) -> Plan:
         return nothing(state, POLICY, [about_cluster(Code.BALANCED, why)], why)
     search = Search(state.copy())
     chosen = _rounds(search)
-    refusals = [r for h in sorted(state.hot) for r in _left_hot(state, search, h)]
+    moves = sum(len(c.candidate.unit.vms) for c in chosen)
+    bounded = moves >= inputs.settings.max_moves or search.exhausted
+    refusals = [r for h in sorted(state.hot) for r in _left_hot(state, search, h, bounded=bounded)]
     if not chosen:
         return nothing(state, POLICY, refusals, _why_nothing(state, refusals))
     return propose(state, POLICY, chosen, refusals, partial(_why, state))
@@ -94,12 +96,17 @@ def _best(search: Search, moved: set[int], room: int) -> tuple[Candidate | None,
     return best, [c for c in seen if c is not best]
 
 
-def _left_hot(before: PlacementState, search: Search, host: int) -> tuple[Refusal, ...]:
+def _left_hot(before: PlacementState, search: Search, host: int, *, bounded: bool) -> tuple[Refusal, ...]:
     """Refusals about a host that called for relief, none if the plan relieves it."""
     state, name = search.state, before.hosts[host].name
     if not search.objective.counted[host]:
         code, reason = _out_of_reach(state, host)
         return (about_host(code, name, f"{pressure(state, host)}; nothing is moved off it: {reason}"),)
+    if state.above_headroom(host) and bounded:
+        bounds = f"{state.settings.max_moves} moves or {state.settings.work_budget} evaluations"
+        return (
+            about_host(Code.CLUSTER_CAP, name, f"{pressure(state, host)}; left to the next plan: one holds {bounds}"),
+        )
     if state.above_headroom(host):
         return why_still_hot(search, host)
     if before.above_headroom(host):

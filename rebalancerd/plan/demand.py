@@ -57,9 +57,11 @@ class Demand:
 
 
 def _cpu_now(vm: Vm, speed: float) -> float | None:
-    """Cores it uses plus those it waited for (vCPU delay), at most its vCPUs; None if unknown."""
+    """Reference cores it uses plus those it waited for (vCPU delay, at most up to its vCPUs); None if unknown."""
     used = vm.load.cpu_cores
-    return None if used is None else min(used + (vm.load.steal_cores or 0.0), float(vm.facts.vcpus)) * speed
+    if used is None:
+        return None
+    return max(used, min(used + (vm.load.steal_cores or 0.0), float(vm.facts.vcpus))) * speed
 
 
 def build(snapshot: Snapshot, scenarios: Scenarios) -> Demand:

@@ -48,7 +48,7 @@ def drain(inputs: PlanInputs, hosts: Iterable[str]) -> Plan:
 def _units(search: Search, emptied: Sequence[int]) -> list[Unit]:
     """What must leave, hardest first within a priority."""
     state = search.state
-    leaving = [v for h in emptied for v in state.settled_on(h) if state.demand.active[v]]
+    leaving = [v for h in emptied for v in state.settled_on(h)]
     found = [Unit.of(state, vms) for vms in sorted({state.groups.unit(v, leaving) for v in leaving})]
 
     def rank(unit: Unit) -> tuple[int, float, tuple[int, ...]]:
@@ -79,7 +79,7 @@ def _staying(search: Search, emptied: Sequence[int], stuck: Sequence[tuple[Unit,
     state, found = search.state, []
     by_host: dict[int, list[Refusal]] = {h: [] for h in emptied}
     for unit, stays in stuck:
-        reasons = stays or unit_refusals(search, unit.vms)
+        reasons = stays or unit_refusals(search, unit.vms, lambda _: None)
         for v in unit.vms:
             mine = [replace(r, subject=state.vms[v].uuid) for r in reasons]
             by_host[int(state.place[v])] += mine

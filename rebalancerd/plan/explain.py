@@ -1,5 +1,6 @@
 """Why a hot host keeps its VMs, and how a host looks, in words and refusals."""
 
+from functools import partial
 from math import isnan
 
 import numpy as np
@@ -9,11 +10,12 @@ from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
 from rebalancerd.plan.aggregate import grouped, tally
 from rebalancerd.plan.constraints import check_unit
 from rebalancerd.plan.relief import unready, useless, worth_it
-from rebalancerd.plan.search import Candidate, Search, Unit
+from rebalancerd.plan.search import Accept, Candidate, Search, Unit
 from rebalancerd.plan.state import PlacementState, triggers
 from rebalancerd.plan.wording import percent, shown, span
 
-EXAMINED = 8
+EXAMINED = 8  # VMs of one host whose every destination is gone through
+EXAMINED_PAIRS = 5000  # and pairs in one plan: reasons must not cost more than the search
 ALTERNATIVES = 3
 
 
@@ -53,30 +55,38 @@ def hottest(state: PlacementState) -> str:
     return pressure(state, max(range(len(state.hosts)), key=lambda h: (closeness(h), -h)))
 
 
-def unit_refusals(search: Search, unit: tuple[int, ...]) -> list[Refusal]:
-    """Each destination's refusal of a unit; where none refuses, what speaks against the gain."""
+def unit_refusals(search: Search, unit: tuple[int, ...], accept: Accept) -> list[Refusal]:
+    """Each destination's refusal of a unit; where no constraint refuses, what ``accept`` has against it."""
     state, found = search.state, []
     rows = Unit.of(state, unit)
     relief = search.relief_at_source(rows)
     for h in range(len(state.hosts)):
         if h in rows.sources:
             continue
+        search.explained += 1
         refusal = check_unit(state, unit, h)
         if refusal is None:
             gains = search.objective.imbalance_gain(rows.sources, np.array([h]))
             scored = search.scored(rows, np.array([h]), gains, relief)
-            refusal = worth_it(search, scored[0]) if scored else None
+            refusal = accept(scored[0]) if scored else None
         found.append(refusal or _not_chosen(state, unit, h))
-    return found
+    return found or [no_other_host(state, unit[0])]
+
+
+def no_other_host(state: PlacementState, vm: int) -> Refusal:
+    """The refusal of a VM whose host is the only one."""
+    guest = state.vms[vm]
+    return about_vm(
+        Code.NO_DESTINATION, guest.uuid, f"{shown(guest.name)}: there is no other host than {shown(guest.host)}"
+    )
 
 
 def _not_chosen(state: PlacementState, unit: tuple[int, ...], host: int) -> Refusal:
     """A possible move that the plan leaves out: only the bounds of the plan can be the reason."""
     vm, settings = state.vms[unit[0]], state.settings
-    detail = f"{shown(vm.name)}: possible, but the plan holds at most {settings.max_moves} moves per run"
-    return about_vm(
-        Code.CLUSTER_CAP, vm.uuid, f"{detail} and {settings.work_budget} evaluations", state.hosts[host].name
-    )
+    bounds = f"{settings.max_moves} moves or {settings.work_budget} evaluations"
+    detail = f"{shown(vm.name)}: possible, but one plan is bounded to {bounds}"
+    return about_vm(Code.CLUSTER_CAP, vm.uuid, detail, state.hosts[host].name)
 
 
 def why_still_hot(search: Search, host: int) -> tuple[Refusal, ...]:
@@ -98,11 +108,15 @@ def why_still_hot(search: Search, host: int) -> tuple[Refusal, ...]:
                 useful.append((-relief, unit))
         if refusal is not None:
             found.append(refusal)
+    examined = 0
     for _, unit in sorted(useful)[:EXAMINED]:
-        found += unit_refusals(search, unit)
-    rows_left = len(useful) - EXAMINED
-    more = f"; {rows_left} smaller ones were not examined singly" if rows_left > 0 else ""
-    reasons = tally(found) or "it has no VMs"
+        if search.explained >= EXAMINED_PAIRS:
+            break
+        found += unit_refusals(search, unit, partial(worth_it, search))
+        examined += 1
+    left = len(useful) - examined
+    more = f"; {left} more were not gone through one by one" if left > 0 else ""
+    reasons = tally(found) or ("no destination has room" if useful else "it has no VMs")
     summary = (
         f"{pressure(state, host)}{contention(state, host)}; none of its {len(here)} VMs can relieve it: {reasons}{more}"
     )

@@ -56,7 +56,7 @@ def cpu_capacity(ask: Ask) -> Refusal | None:
 def would_be_hot(ask: Ask) -> Refusal | None:
     """Relief is not moving the trouble: the destination must stay below both headrooms, and not be a hotspot itself."""
     state, settings = ask.state, ask.state.settings
-    if ask.destination in state.hot:
+    if ask.destination in state.shunned:
         return ask.refuse(Code.WOULD_BE_HOT, f"{shown(ask.target.name)} is a hotspot itself")
     for label, row, capacity, headroom in (
         ("CPU", ask.after[0], float(state.capacity_cpu[ask.destination]), settings.cpu_headroom),

@@ -59,19 +59,19 @@ Accept = Callable[[Candidate], Refusal | None]
 
 
 class Search:
-    """Evaluates candidates on a state. ``evaluated`` counts them; the search ends when the budget is used up."""
+    """Evaluates candidates on a state. ``evaluated`` counts them; the search ends when the budget is used up.
+
+    ``explained`` counts the pairs gone through afterwards to say why nothing more was done.
+    """
 
     def __init__(self, state: PlacementState) -> None:
         self.state = state
         self.objective = Objective(state)
         self.evaluated = 0
-        self.receivers = np.array([h for h in range(len(state.hosts)) if self._may_receive(h)], dtype=np.intp)
+        self.explained = 0
+        self.receivers = np.flatnonzero(self.objective.counted)
         self._peak_cpu = state.demand.peak(state.held_cpu, state.settings.quantile)
         self._peak_memory = state.demand.peak(state.held_memory, state.settings.quantile)
-
-    def _may_receive(self, host: int) -> bool:
-        """A cheap first sieve; the constraints judge again, with words."""
-        return bool(self.objective.counted[host]) and host not in self.state.hot
 
     @property
     def exhausted(self) -> bool:

@@ -39,8 +39,9 @@ class PlacementState:
     Arrays: ``capacity_cpu`` (reference cores), ``capacity_memory`` (bytes), NaN where unknown; ``held_cpu``,
     ``held_memory``, ``settled_cpu``, ``settled_memory`` of shape (H, C); ``hard_memory`` (H,): bytes granted, both ends
     of a migration counted; ``place[v]``: host where v stands, or will stand when its migration has ended
-    (``UNSETTLED``: in flight to a host nobody could name). ``ruled`` keeps answers of constraints that no placement
-    changes. Raises ValueError for scenarios without a path or a step.
+    (``UNSETTLED``: in flight to a host nobody could name). ``shunned``: hotspots whose trouble these sums do not
+    show (contention, figures of the host itself), so that they cannot tell when it is over. ``ruled`` keeps answers of
+    constraints that no placement changes. Raises ValueError for scenarios without a path or a step.
     """
 
     def __init__(self, inputs: PlanInputs, like: "PlacementState | None" = None) -> None:
@@ -63,6 +64,8 @@ class PlacementState:
         self.presence: list[tuple[int, ...]] = [(int(h),) for h in self.place]
         self._sum_up()
         self._count_in_flight()
+        felt = {h.host for h in triggers(inputs) if h.contention is not None}
+        self.shunned = frozenset(h for h in self.hot if self.hosts[h].name in felt or not self.above_headroom(h))
 
     def _sum_up(self) -> None:
         """Host sums of the present placement, the host's own overhead in every column."""

@@ -5,7 +5,7 @@ import numpy as np
 from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.constraints import check_unit
-from rebalancerd.plan.explain import hottest, pressure, why_still_hot
+from rebalancerd.plan.explain import hottest, no_other_host, pressure, why_still_hot
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.relief import unready, useless, worth_it
 from rebalancerd.plan.search import Search, Unit
@@ -42,7 +42,7 @@ def why_not(inputs: PlanInputs, vm_uuid: str) -> tuple[Refusal, ...]:
     for h in range(len(state.hosts)):
         if h != host:
             found += _about_destination(search, rows, relief, h, instead)
-    return tuple(found)
+    return tuple(found) or (no_other_host(state, vm),)
 
 
 def _about_destination(search: Search, unit: Unit, relief: float, host: int, instead: str) -> list[Refusal]:

@@ -1,0 +1,233 @@
+"""Traps other balancers fell into, each as a test that would have caught it."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from rebalancerd.cluster.policy import VmPolicy
+from rebalancerd.cluster.refusal import Code
+from rebalancerd.cluster.scenarios import Hotspot
+from rebalancerd.cluster.units import GIB
+from rebalancerd.cluster.vm import Disk, DiskKind, DomainState
+from rebalancerd.plan.balance import balance
+from rebalancerd.plan.constraints import check
+from rebalancerd.plan.drain import drain
+from rebalancerd.plan.state import PlacementState
+from tests.unit.plan.plan_checker import violations
+from tests.unit.plan.plan_cluster import FixedCosts, cost_of, host, inputs_of, vm
+
+
+def hot(*others, guests=(), **changes):
+    """h1 at 15 of 16 cores by three guests of 5, and what else is given."""
+    return inputs_of([host("h1"), *others], [vm(f"a{i}", "h1", 5.0) for i in range(3)] + list(guests), **changes)
+
+
+def test_trap_capacity_is_judged_for_the_destination_that_is_taken():
+    """Least used by CPU is h2, but anti-affinity forbids it; h3 is then judged itself, and has no memory left."""
+    apart = VmPolicy(anti_affinity=frozenset({"db"}))
+    guests = [vm(f"a{i}", "h1", 5.0, 4.0, policy=apart if i else VmPolicy(pin=frozenset({"h1"}))) for i in range(3)]
+    guests += [vm("b", "h2", 0.5, 1.0, policy=apart), vm("full", "h3", 1.0, 61.0)]
+    inputs = inputs_of([host("h1"), host("h2"), host("h3")], guests)
+    plan = balance(inputs)
+
+    assert plan.is_empty
+    assert {(r.subject, r.code) for r in plan.refusals} >= {
+        ("u-a1", Code.ANTI_AFFINITY),
+        ("u-a1", Code.MEMORY_CAPACITY),
+    }
+
+
+def test_trap_cpu_and_memory_are_not_swapped():
+    """A CPU-heavy, memory-light guest fits the host with free cores and little memory, and not the other way round."""
+    few_bytes, few_cores = host("h2", cores=16, memory_gib=4), host("h3", cores=4, memory_gib=256)
+    inputs = inputs_of([host("h1"), few_bytes, few_cores], [vm(f"a{i}", "h1", 5.0, 1.0) for i in range(3)])
+
+    assert [s.move.destination for s in balance(inputs).steps] == ["h2"]
+
+
+def test_trap_unbalanced_but_below_the_threshold_is_not_a_reason():
+    """Threshold and difference are not joined by an OR: 70 % against 5 % is uneven and fine."""
+    plan = balance(inputs_of([host("h1"), host("h2")], [vm("a", "h1", 11.2), vm("b", "h2", 0.8)]))
+
+    assert plan.is_empty
+
+
+def test_trap_no_samples_do_not_become_nan_decisions():
+    """A host whose use is unknown is neither empty nor a destination; no figure of the plan is NaN."""
+    silent = replace(host("h2"), load=replace(host("h2").load, memory_used_bytes=1 * GIB))
+    plan = balance(hot(silent))
+
+    assert plan.is_empty
+    assert Code.HOST_LOAD_UNKNOWN in {r.code for r in plan.refusals}
+    assert all(np.isfinite([plan.before.total, plan.before.unmet, plan.before.imbalance]))
+
+
+def test_trap_a_host_reporting_no_cpus_starts_no_mass_migration():
+    """Zero cores make a host neither hot by division nor a destination."""
+    inputs = hot(host("h0", cores=0.0), guests=[vm(f"z{i}", "h0", 1.0) for i in range(5)])
+    plan = balance(inputs)
+
+    assert plan.is_empty
+    assert np.isfinite(plan.before.total)
+
+
+def test_trap_an_incompatible_destination_never_wins_however_full_the_rest_is():
+    """Storage is a constraint and no penalty: with only a wrong host free, nothing moves."""
+    disk = Disk(target="vda", kind=DiskKind.FILE, source="/shared/a.qcow2", writable=True)
+    guests = [vm(f"a{i}", "h1", 5.0, facts={"disks": (disk,)}) for i in range(3)]
+    plan = balance(inputs_of([host("h1"), host("h2", cores=64, storage_domains=frozenset({"/other"}))], guests))
+
+    assert plan.is_empty
+    assert Code.STORAGE_UNREACHABLE in {r.code for r in plan.refusals}
+
+
+def test_trap_anti_affinity_is_read_from_the_planned_placement():
+    """Two members on one hot host: once the first is planned to h2, the second sees it there and goes to h3."""
+    apart = VmPolicy(anti_affinity=frozenset({"db"}))
+    guests = [vm(f"a{i}", "h1", 8.0, policy=apart) for i in range(2)]
+    guests += [vm("c", "h1", 9.0, facts={"immovable": ("hostdev",)})]
+    inputs = inputs_of([host("h1"), host("h2"), host("h3")], guests)
+    plan = balance(inputs)
+
+    assert sorted(s.move.destination for s in plan.steps) == ["h2", "h3"]
+    assert violations(inputs, plan) == []
+
+
+def test_trap_room_a_planned_move_takes_is_gone_for_the_next():
+    """h2 has room for one of the guests; the plan does not send it two."""
+    guests = [vm(f"a{i}", "h1", 6.0) for i in range(4)]
+    inputs = inputs_of([host("h1"), host("h2", 8)], guests)
+    plan = balance(inputs)
+
+    assert len(plan.steps) == 1
+    assert violations(inputs, plan) == []
+
+
+def test_trap_plans_are_repeatable_and_do_not_hang_on_input_order():
+    inputs = hot(host("h2"), host("h3"))
+    shot = replace(inputs.snapshot, hosts=inputs.snapshot.hosts[::-1], vms=inputs.snapshot.vms[::-1])
+
+    assert balance(inputs).digest == balance(replace(inputs, snapshot=shot)).digest
+
+
+def test_trap_a_finished_plan_is_not_redone():
+    """Needless moves redone on the next run: after the plan the trigger is gone."""
+    from tests.unit.plan.plan_cluster import carried_out
+
+    inputs = hot(host("h2"), host("h3"))
+
+    assert balance(carried_out(inputs, balance(inputs))).is_empty
+
+
+def test_trap_a_pinned_vm_does_not_move_every_round():
+    """A guest that stands outside its pin is not moved for that; on a hot host it may only go where it is pinned."""
+    pin = VmPolicy(pin=frozenset({"h3"}))
+    calm = inputs_of([host("h1"), host("h3")], [vm("a", "h1", 1.0, policy=pin)])
+    plan = balance(
+        inputs_of([host("h1"), host("h2"), host("h3")], [vm(f"a{i}", "h1", 5.0, policy=pin) for i in range(3)])
+    )
+
+    assert balance(calm).is_empty
+    assert {s.move.destination for s in plan.steps} == {"h3"}
+
+
+def test_trap_balancing_one_resource_does_not_overshoot_the_other():
+    """CPU is hot; the host with idle cores is at 80 % of memory and stays below its memory headroom."""
+    guests = [vm(f"a{i}", "h1", 5.0, 8.0) for i in range(3)] + [vm("b", "h2", 0.5, 51.0), vm("c", "h3", 6.0, 2.0)]
+    plan = balance(inputs_of([host("h1"), host("h2"), host("h3")], guests))
+
+    assert {s.move.destination for s in plan.steps} == {"h3"}
+
+
+def test_trap_emptying_a_host_never_overfills_another():
+    """Packing 70 GB on a host of 58.75 GB killed guests: what does not fit stays, and is named."""
+    guests = [vm(f"a{i}", "h1", 0.5, 10.0) for i in range(7)]
+    inputs = inputs_of([host("h1", memory_gib=128), host("h2", memory_gib=58.75)], guests)
+    plan = drain(inputs, ["h1"])
+
+    assert len(plan.steps) == 4
+    assert violations(replace(inputs, drained=frozenset({"h1"})), plan) == []
+    assert len({r.subject for r in plan.refusals if r.code in (Code.MEMORY_CAPACITY, Code.WOULD_BE_HOT)}) == 3
+
+
+def test_trap_one_passthrough_vm_does_not_kill_the_plan():
+    stuck = vm("gpu", "h1", 1.0, facts={"immovable": ("hostdev 0000:01:00.0",)})
+
+    assert len(balance(hot(host("h2"), guests=[stuck])).steps) == 1
+
+
+def test_trap_stopped_vms_are_not_in_the_plan():
+    off = vm("off", "h1", 5.0, state=DomainState.SHUTOFF)
+    plan = drain(inputs_of([host("h1"), host("h2")], [off, vm("a", "h1", 1.0)]), ["h1"])
+
+    assert [s.move.vm_name for s in plan.steps] == ["a"]
+    assert [r.code for r in plan.refusals if r.subject == "u-off"] == [Code.VM_NOT_RUNNING]
+
+
+def test_trap_what_cannot_migrate_live_is_never_restarted_elsewhere():
+    """A paused guest and one with a local disk stay, even in a drain."""
+    local = Disk(target="vda", kind=DiskKind.FILE, source="/var/lib/libvirt/images/a.qcow2", writable=True)
+    guests = [vm("a", "h1", state=DomainState.PAUSED), vm("b", "h1", facts={"disks": (local,)})]
+    plan = drain(inputs_of([host("h1"), host("h2")], guests), ["h1"])
+
+    assert plan.is_empty
+    assert {r.code for r in plan.refusals} == {Code.NO_DESTINATION, Code.VM_NOT_RUNNING, Code.STORAGE_UNREACHABLE}
+
+
+def test_trap_an_iso_in_the_drive_is_seen():
+    """A read-only image must be covered by shared storage too; an empty drive needs nothing."""
+    iso = Disk(target="sda", kind=DiskKind.FILE, source="/isos/debian.iso", writable=False, removable=True)
+    empty = replace(iso, source=None)
+    state = PlacementState(
+        inputs_of(
+            [host("h1"), host("h2")], [vm("a", "h1", facts={"disks": (iso,)}), vm("b", "h1", facts={"disks": (empty,)})]
+        )
+    )
+
+    assert check(state, 0, 1).code is Code.STORAGE_UNREACHABLE
+    assert check(state, 1, 1) is None
+
+
+def test_trap_more_vcpus_than_the_host_has():
+    state = PlacementState(inputs_of([host("h1"), host("h2", 4)], [vm("a", "h1", 1.0, facts={"vcpus": 8})]))
+
+    assert check(state, 0, 1).code is Code.CPU_CAPACITY
+
+
+def test_trap_a_write_heavy_vm_is_vetoed_by_its_cost_and_another_is_taken():
+    costs = FixedCosts(by_vm={"u-a0": cost_of(risk=0.9)})
+
+    assert [s.move.vm_name for s in balance(hot(host("h2"), costs=costs)).steps] == ["a1"]
+
+
+def test_trap_the_load_after_the_move_is_projected_on_the_destination():
+    """The destination is judged with the guest on it; a move that only moves the trouble is refused."""
+    plan = balance(hot(host("h2", 8), guests=[vm("b", "h2", 5.0)]))
+
+    assert plan.is_empty
+    assert "h2 would need" in " ".join(r.detail for r in plan.refusals) or Code.WOULD_BE_HOT in {
+        r.code for r in plan.refusals
+    }
+
+
+def test_trap_the_forecast_changes_a_decision():
+    """Same present, other forecast, other plan: the predictor is not decoration."""
+    guests = [vm("b", "h2", 1.0, facts={"vcpus": 12}), vm("c", "h3", 3.0)]
+    rows = {"u-b": [1.0, 12.0, 12.0] * 4}
+    calm = balance(hot(host("h2"), host("h3", 12), guests=guests))
+    rising = balance(hot(host("h2"), host("h3", 12), guests=guests, rows=rows))
+
+    assert [s.move.destination for s in calm.steps] == ["h2"]
+    assert [s.move.destination for s in rising.steps] == ["h3"]
+
+
+def test_trap_a_hotspot_is_no_destination():
+    """A host that the forecast room calls hot for reasons of its own receives nothing."""
+    inputs = hot(host("h2"))
+    felt = Hotspot(
+        host="h2", resource="cpu", now=0.1, peak_p95=0.1, headroom=0.8, probability=0.0, lead_seconds=None,
+        causes=(), contention="psi_memory 0.30",
+    )  # fmt: skip
+    plan = balance(replace(inputs, hotspots=(*inputs.hotspots, felt)))
+
+    assert plan.is_empty
