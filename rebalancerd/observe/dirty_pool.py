@@ -1,0 +1,67 @@
+"""Dirty-rate readings pooled into a curve with standard errors.
+
+Page sampling looks at 512 pages per GiB, so one reading is a binomial estimate of the share of pages that changed;
+libvirt then rounds the rate down to whole MiB/s. Both set a floor under the standard error, however well readings agree.
+"""
+
+import math
+from collections import defaultdict
+
+from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint, DirtyReading
+from rebalancerd.cluster.units import GIB, MIB
+
+SAMPLED_PAGES_PER_GIB = 512  # QEMU's default, migration/dirtyrate.h
+MOST_READINGS = 64
+
+
+class DirtyPool:
+    """Readings of the last ``keep_seconds`` by VM and period. Instants are epoch seconds. Not thread-safe."""
+
+    def __init__(self, keep_seconds: float) -> None:
+        self._keep = keep_seconds
+        self._readings: dict[str, list[DirtyReading]] = defaultdict(list)
+
+    def add(self, uuid: str, reading: DirtyReading) -> None:
+        """Take a reading; the same one again, and one that makes no sense, changes nothing."""
+        rate, period = reading.rate_bytes_per_second, reading.period_seconds
+        if not (math.isfinite(rate) and rate >= 0 and math.isfinite(period) and period > 0):
+            return
+        kept = self._readings[uuid]
+        if any(r.taken_at == reading.taken_at and r.period_seconds == period for r in kept):
+            return
+        kept.append(reading)
+        del kept[:-MOST_READINGS]
+
+    def keep(self, uuids: frozenset[str]) -> None:
+        """Forget every other VM."""
+        for uuid in self._readings.keys() - uuids:
+            del self._readings[uuid]
+
+    def last(self, uuid: str) -> DirtyReading | None:
+        """The newest reading of a VM."""
+        return max(self._readings.get(uuid, ()), key=lambda r: r.taken_at, default=None)
+
+    def curve(self, uuid: str, now: float, memory_bytes: int) -> DirtyCurve | None:
+        """The pooled curve at ``now``; None if no reading is recent. Unique bytes never exceed the memory."""
+        fresh = [r for r in self._readings.get(uuid, ()) if 0 <= now - r.taken_at <= self._keep]
+        if not fresh:
+            return None
+        by_period: dict[float, list[float]] = defaultdict(list)
+        for reading in fresh:
+            by_period[reading.period_seconds].append(min(reading.unique_bytes, float(memory_bytes)))
+        points = tuple(_point(period, by_period[period], memory_bytes) for period in sorted(by_period))
+        return DirtyCurve(points=points, age_seconds=now - max(r.taken_at for r in fresh))
+
+
+def _point(period: float, values: list[float], memory_bytes: int) -> DirtyPoint:
+    count = len(values)
+    mean = math.fsum(values) / count
+    spread = math.fsum((v - mean) ** 2 for v in values) / (count - 1) if count > 1 else 0.0
+    pages = max(1.0, memory_bytes / GIB * SAMPLED_PAGES_PER_GIB)
+    share = min(1.0, max(mean / memory_bytes, 1.0 / (pages + 2)))  # no change among n pages is no proof of none
+    sampling = share * (1.0 - share) / pages * float(memory_bytes) ** 2
+    rounding = (MIB * period) ** 2 / 12
+    variance = max(spread, sampling + rounding) / count
+    return DirtyPoint(
+        period_seconds=period, unique_bytes=mean, standard_error_bytes=math.sqrt(variance), readings=count
+    )
