@@ -10,10 +10,12 @@ from rebalancerd.cli.options import OutputOption, ReasonOption, SocketOption
 from rebalancerd.cli.output import Output
 
 PlanArgument = Annotated[
-    str, typer.Argument(metavar="PLAN[:STEP]", help="Plan id, as `plan` and `status` show it; with :STEP only that step.")
+    str,
+    typer.Argument(metavar="PLAN[:STEP]", help="Plan id, as `plan` and `status` show it; with :STEP only that step."),
 ]
 DigestOption = Annotated[
-    str | None, typer.Option("--digest", help="Refuse unless the plan has this digest: what you looked at is what counts.")
+    str | None,
+    typer.Option("--digest", help="Refuse unless the plan has this digest: what you looked at is what counts."),
 ]
 
 

@@ -9,9 +9,7 @@ from rebalancerd.cli.options import OutputOption, ReasonOption, SocketOption
 from rebalancerd.cli.output import Output
 
 
-def close_breaker(
-    reason: ReasonOption = "", socket: SocketOption = None, output: OutputOption = Output.TABLE
-) -> None:
+def close_breaker(reason: ReasonOption = "", socket: SocketOption = None, output: OutputOption = Output.TABLE) -> None:
     """Let migrations start again after too many failed, once you have looked at why."""
     send("close-breaker", {"reason": reason}, socket, output)
 

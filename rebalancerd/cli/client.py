@@ -76,9 +76,13 @@ class Client:
         except PermissionError as error:
             raise CliError(f"not allowed to open {self.path}", "run it as root or as the daemon's user") from error
         except TimeoutError as error:
-            raise CliError(f"the daemon on {self.path} does not answer in time", "see its log", code=NOT_THERE) from error
+            raise CliError(
+                f"the daemon on {self.path} does not answer in time", "see its log", code=NOT_THERE
+            ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise CliError(f"{self.path}: {error or type(error).__name__}", "see the daemon's log", code=NOT_THERE) from error
+            raise CliError(
+                f"{self.path}: {error or type(error).__name__}", "see the daemon's log", code=NOT_THERE
+            ) from error
         finally:
             connection.close()
         return self._understood(answer.status, raw)

@@ -5,13 +5,13 @@ the question could not be asked and what would be needed to ask it.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
 
 from rebalancerd.cluster.policy import Mode
-from rebalancerd.cluster.sample import CpuFit, HostInventory, HostSample
+from rebalancerd.cluster.sample import HostInventory, HostSample
 from rebalancerd.cluster.vm import VmFacts
 from rebalancerd.observe.settings import HostSettings
 from rebalancerd.plan.rules_fit import HOST_CPU_MODES, covered
@@ -84,6 +84,10 @@ class HostLook:
     def vms(self) -> tuple[VmFacts, ...]:
         """Facts of the VMs that live here, as far as their XML could be read."""
         return tuple(d.facts for d in self.sample.domains if d.facts is not None) if self.sample is not None else ()
+
+
+# why that VM of that host cannot go to that other one, None if it can
+Reason = Callable[[VmFacts, HostLook, HostLook], str | None]
 
 
 def diagnose(looks: Sequence[HostLook], mode: Mode, fits: Mapping[tuple[str, str], Answer]) -> tuple[Finding, ...]:
@@ -219,9 +223,7 @@ def _verdict(
     return _finding(check, look, Result.FAIL if len(nowhere) == len(look.vms) else Result.WARN, detail, mend)
 
 
-def _collect(
-    look: HostLook, others: Sequence[HostLook], why: "Reason"
-) -> dict[str, dict[str, str]]:
+def _collect(look: HostLook, others: Sequence[HostLook], why: Reason) -> dict[str, dict[str, str]]:
     refused: dict[str, dict[str, str]] = defaultdict(dict)
     for vm in look.vms:
         for other in others:
@@ -231,64 +233,55 @@ def _collect(
     return dict(refused)
 
 
-class Reason:
-    """Why that VM of that host cannot go to that other one, None if it can."""
-
-    def __call__(self, vm: VmFacts, look: HostLook, other: HostLook) -> str | None:
-        """The reason."""
-        raise NotImplementedError
+def _no_storage(vm: VmFacts, look: HostLook, other: HostLook) -> str | None:
+    shared = look.settings.storage_domains & other.settings.storage_domains
+    local = [f"{d.target} {d.source or d.pool or ''}".strip() for d in vm.disks if not covered(d, shared)]
+    return f"no storage declared on both covers {_some(local)}" if local else None
 
 
-class _StorageReason(Reason):
-    def __call__(self, vm: VmFacts, look: HostLook, other: HostLook) -> str | None:
-        shared = look.settings.storage_domains & other.settings.storage_domains
-        local = [f"{d.target} {d.source or d.pool or ''}".strip() for d in vm.disks if not covered(d, shared)]
-        return f"no storage declared on both covers {_some(local)}" if local else None
+def _no_network(vm: VmFacts, _: HostLook, other: HostLook) -> str | None:
+    facts, inventory = other.sample.facts if other.sample else None, other.inventory
+    networks = facts.networks if facts is not None else None
+    declared, bridges = other.settings.networks, inventory.bridges if inventory is not None else None
+    absent = []
+    for nic in vm.nics:
+        lists = (networks, declared) if nic.kind == "network" else (declared, bridges)
+        known = next((names for names in lists if names is not None), None)
+        if nic.source is not None and known is not None and nic.source not in known:
+            absent.append(f"{nic.kind} {nic.source}")
+    return f"lacks {_some(sorted(set(absent)))}" if absent else None
 
 
-class _NetworkReason(Reason):
-    def __call__(self, vm: VmFacts, look: HostLook, other: HostLook) -> str | None:  # noqa: ARG002
-        facts, inventory = other.sample.facts if other.sample else None, other.inventory
-        networks = facts.networks if facts is not None else None
-        declared, bridges = other.settings.networks, inventory.bridges if inventory is not None else None
-        absent = []
-        for nic in vm.nics:
-            lists = (networks, declared) if nic.kind == "network" else (declared, bridges)
-            known = next((names for names in lists if names is not None), None)
-            if nic.source is not None and known is not None and nic.source not in known:
-                absent.append(f"{nic.kind} {nic.source}")
-        return f"lacks {_some(sorted(set(absent)))}" if absent else None
-
-
-class _SecretReason(Reason):
-    def __call__(self, vm: VmFacts, look: HostLook, other: HostLook) -> str | None:  # noqa: ARG002
-        inventory = other.inventory
-        if inventory is None:
-            return None
-        lacks = []
-        if inventory.secrets is not None:
-            lacks += [f"secret {s}" for s in sorted(vm.secrets - inventory.secrets)]
-        filters = {n.nwfilter for n in vm.nics if n.nwfilter is not None}
-        if inventory.nwfilters is not None:
-            lacks += [f"network filter {f}" for f in sorted(filters - inventory.nwfilters)]
-        return f"lacks {_some(lacks)}" if lacks else None
+def _no_secret(vm: VmFacts, _: HostLook, other: HostLook) -> str | None:
+    inventory = other.inventory
+    if inventory is None:
+        return None
+    lacks = []
+    if inventory.secrets is not None:
+        lacks += [f"secret {s}" for s in sorted(vm.secrets - inventory.secrets)]
+    filters = {n.nwfilter for n in vm.nics if n.nwfilter is not None}
+    if inventory.nwfilters is not None:
+        lacks += [f"network filter {f}" for f in sorted(filters - inventory.nwfilters)]
+    return f"lacks {_some(lacks)}" if lacks else None
 
 
 def _storage(look: HostLook, others: Sequence[HostLook]) -> Finding:
-    refused = _collect(look, others, _StorageReason())
+    refused = _collect(look, others, _no_storage)
     mend = "declare storage that both hosts reach in storage_domains of both (path prefix, or pool:NAME)"
     return _verdict("storage", look, others, refused, mend)
 
 
 def _networks(look: HostLook, others: Sequence[HostLook]) -> Finding:
-    refused = _collect(look, others, _NetworkReason())
+    refused = _collect(look, others, _no_network)
     mend = "define the network there and start it, or declare bridges in networks of the host"
     return _verdict("networks", look, others, refused, mend)
 
 
 def _secrets(look: HostLook, others: Sequence[HostLook]) -> Finding:
-    refused = _collect(look, others, _SecretReason())
-    return _verdict("secrets, filters", look, others, refused, "define them there with virsh, under the same name or UUID")
+    refused = _collect(look, others, _no_secret)
+    return _verdict(
+        "secrets, filters", look, others, refused, "define them there with virsh, under the same name or UUID"
+    )
 
 
 def _cpu(look: HostLook, others: Sequence[HostLook], fits: Mapping[tuple[str, str], Answer]) -> Finding:
@@ -302,7 +295,7 @@ def _cpu(look: HostLook, others: Sequence[HostLook], fits: Mapping[tuple[str, st
             elif answer.yes is None:
                 unknown.append(f"{vm.name} to {other.name}: {answer.detail}")
     if not refused and unknown:
-        mend = "set the same cpu_group on hosts whose CPUs are alike, or probe = \"direct\""
+        mend = 'set the same cpu_group on hosts whose CPUs are alike, or probe = "direct"'
         return _finding("cpu model", look, Result.NOT_CHECKED, f"{len(unknown)} pairs; {unknown[0]}", mend)
     mend = "give such VMs a named CPU model that all hosts have, not host-passthrough"
     return _verdict("cpu model", look, others, dict(refused), mend)

@@ -31,7 +31,9 @@ def explain(
 ) -> None:
     """Say why a VM was moved or stayed, why a host is hot, what a cycle did, how a move went."""
     if subject is None and kind is not Kind.CYCLE:
-        raise CliError(f"explain {kind.value} needs a name", f"such as `rebalancerd explain {kind.value} NAME`", code=USAGE)
+        raise CliError(
+            f"explain {kind.value} needs a name", f"such as `rebalancerd explain {kind.value} NAME`", code=USAGE
+        )
     answer = Client(socket_path(socket)).get(f"explain/{kind.value}", subject=subject or "last")
     if output is Output.JSON:
         emit_json(answer)

@@ -19,6 +19,7 @@ def _since(text: str) -> float:
 
 
 def history(
+    *,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many at most.")] = 20,
     since: Annotated[
         float | None, typer.Option("--since", parser=_since, metavar="TIME", help="Not older than: 90m, 12h, 7d.")

@@ -19,7 +19,10 @@ MAX_FILE_BYTES = 8 * 1024 * 1024
 
 
 def plan(
-    file: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Also write a file for apply.")] = None,
+    *,
+    file: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Also write a file for apply.")
+    ] = None,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit with 10 where there is something to do.")
     ] = False,
@@ -76,7 +79,9 @@ def _standalone(socket: Path, config: Path, seconds: float) -> "tuple[Plan, dict
     from rebalancerd.record.planfile import document
 
     cfg = load(config)
-    talk(f"no daemon answers on {socket}: looking at {len(cfg.hosts)} hosts read-only for {seconds:g} s, without history")
+    talk(
+        f"no daemon answers on {socket}: looking at {len(cfg.hosts)} hosts read-only for {seconds:g} s, without history"
+    )
     with tempfile.TemporaryDirectory(prefix="rebalancerd-plan-") as directory:
         try:
             made = standalone_plan(cfg, seconds, Path(directory))

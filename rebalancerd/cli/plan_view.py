@@ -20,10 +20,19 @@ def print_plan(plan: Plan, *, written: Path | None = None) -> None:
         return
     left = plan.expires_at - time.time()
     life = f"expires in {span(left)}" if left > 0 else "expired"
-    say(f"plan {plan.id}: {len(plan.steps)} {'move' if len(plan.steps) == 1 else 'moves'} ({plan.policy}, {life})", "bold")
+    say(
+        f"plan {plan.id}: {len(plan.steps)} {'move' if len(plan.steps) == 1 else 'moves'} ({plan.policy}, {life})",
+        "bold",
+    )
     say(f"why: {plan.why}")
     say()
-    show(table(("STEP", "VM", "FROM → TO", "TAKES", "AT MOST", "DOWNTIME", "SENDS"), map(_row, plan.steps), numbers=(0, 3, 4, 5, 6)))
+    show(
+        table(
+            ("STEP", "VM", "FROM → TO", "TAKES", "AT MOST", "DOWNTIME", "SENDS"),
+            map(_row, plan.steps),
+            numbers=(0, 3, 4, 5, 6),
+        )
+    )
     say()
     for step in plan.steps:
         _reasons(step)

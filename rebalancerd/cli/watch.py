@@ -19,7 +19,9 @@ BAR_CELLS = 16
 
 
 def watch(
-    interval: Annotated[float, typer.Option("--interval", "-n", min=0.2, max=3600.0, help="Seconds between looks.")] = 1.0,
+    interval: Annotated[
+        float, typer.Option("--interval", "-n", min=0.2, max=3600.0, help="Seconds between looks.")
+    ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     socket: SocketOption = None,
     output: OutputOption = Output.TABLE,
@@ -92,7 +94,10 @@ def render(seen: "Watch") -> "RenderableType":
         parts += [plain(""), plain("ended within the last 15 minutes", "bold"), ended_table(seen.recent, seen.now)]
     if seen.cycle is not None:
         ago = span(max(0.0, seen.now - seen.cycle.at))
-        parts += [plain(""), plain(f"last cycle #{seen.cycle.id}, {ago} ago, mode {seen.mode}: {seen.cycle.reason}", "dim")]
+        parts += [
+            plain(""),
+            plain(f"last cycle #{seen.cycle.id}, {ago} ago, mode {seen.mode}: {seen.cycle.reason}", "dim"),
+        ]
     return Group(*parts)
 
 

@@ -7,6 +7,7 @@ name of who gave it, and takes effect with the next cycle.
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -96,12 +97,12 @@ class Control:
         about: Surroundings,
         executor: Acting | None = None,
         lease: Lease | None = None,
-        proposing: threading.Lock | None = None,
+        proposing: AbstractContextManager[object] | None = None,
     ) -> None:
         """``proposing``: the lock the daemon holds during a cycle, so that a plan on demand never runs beside one."""
         self.loop, self.ledger, self.clock, self.about = loop, ledger, clock, about
         self.executor, self.lease = executor, lease
-        self._proposing = proposing if proposing is not None else threading.Lock()
+        self._proposing: AbstractContextManager[object] = proposing if proposing is not None else threading.Lock()
 
     @property
     def mode(self) -> Mode:

@@ -1,0 +1,206 @@
+"""The demonstration: three real hosts, one of them made hot, and the daemon relieving it while a person watches.
+
+Where there is neither root nor a way to become it, the simulated cluster plays the same story, and says that it does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rebalancerd.cli import demo_story as story
+from rebalancerd.cli.client import Client
+from rebalancerd.cli.demo_cluster import DEMO_DIR, HOT, config_text, demo_lab_spec
+from rebalancerd.cli.exits import CliError
+from rebalancerd.cli.output import say
+
+if TYPE_CHECKING:
+    from rebalancerd.lab import Lab
+    from rebalancerd.serve.schemas import MigrationRow, Watch
+
+DEFAULT_MINUTES = 4.0
+COOL_ROUNDS = 3  # looks in a row without a hot host before the story ends
+POLL_SECONDS = 1.0
+
+
+def run_demo(minutes: float | None, json_path: Path) -> int:
+    """Play the demonstration for at most ``minutes`` (default 4) and write its outcome to ``json_path``.
+
+    Returns 0 if a hot host was relieved by at least one finished migration, else 1.
+    """
+    from rebalancerd.lab import can_run
+
+    limit = (minutes or DEFAULT_MINUTES) * 60
+    reason = can_run()
+    if reason is None:
+        return _real(limit, json_path)
+    if os.geteuid() == 0:
+        raise CliError(f"the lab cannot start: {reason}", "`make demo` installs what it needs")
+    say(f"No real hosts here: {reason}.", "yellow")
+    say("Running the SIMULATED cluster instead; run as root for real libvirt hosts and real migrations.", "yellow")
+    return _simulated(json_path)
+
+
+def _real(limit_seconds: float, json_path: Path) -> int:
+    from rebalancerd.lab import Lab, LabError
+
+    deadline = time.monotonic() + limit_seconds
+    try:
+        Lab.open(DEMO_DIR / "lab").down(lambda _line: None)  # what a killed demonstration left
+    except LabError:
+        pass
+    lab = Lab(demo_lab_spec(), DEMO_DIR / "lab")
+    daemon: subprocess.Popen[bytes] | None = None
+    try:
+        story.chapter("Three libvirt hosts on this machine, with real QEMU guests")
+        lab.up(lambda line: say(f"  {line}", "dim"))
+        for guest in lab.guests:
+            lab.wait_booted(guest.name, 90)
+        config = DEMO_DIR / "rebalancerd.toml"
+        config.write_text(config_text(lab, DEMO_DIR))
+        say(f"  configuration {config}, log {DEMO_DIR / 'daemon.log'}", "dim")
+        with (DEMO_DIR / "daemon.log").open("wb") as log:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "rebalancerd", "run", "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        ended = _play(lab, Client(DEMO_DIR / "rebalancerd.sock"), daemon, deadline)
+        return _outcome(lab, ended, json_path)
+    finally:
+        if daemon is not None:
+            daemon.terminate()
+            try:
+                daemon.wait(60)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+        lab.down(lambda _line: None)
+        say("The lab is taken down; nothing of it is left running.", "dim")
+
+
+def _play(
+    lab: "Lab", client: Client, daemon: "subprocess.Popen[bytes]", deadline: float
+) -> "tuple[MigrationRow, ...]":
+    """The story itself; returns the finished migrations."""
+    first = _wait(client, daemon, deadline, "the first cycle on fresh figures", lambda w: _settled(w))
+    story.chapter("Before")
+    story.hosts(first)
+    before = {guest.name: lab.counter(guest.name) for guest in lab.guests}
+
+    story.chapter("The load on h1 rises")
+    for name, phases in HOT.items():
+        lab.set_load(name, phases)
+        say(f"  {name}: {phases[0].cpu_percent:g} % of a CPU, {phases[0].dirty_mib_per_second:g} MiB/s dirtied")
+    hot = _wait(client, daemon, deadline, "the forecast of a hot host", lambda w: any(h.hot for h in w.hosts))
+    story.chapter("Forecast")
+    story.hosts(hot)
+    _wait(client, daemon, deadline, "a plan whose reason has held", lambda w: bool(w.migrations or w.recent))
+    story.chapter("Plan")
+    _show_plan(client)
+
+    story.chapter("Live migration")
+    last = _watch(client, daemon, deadline)
+    story.chapter("Predicted against actual")
+    story.comparison(last.recent)
+    story.chapter("After")
+    story.hosts(last)
+    story.explanation(client, last.recent)
+    story.heartbeats({g.name: (before[g.name], lab.counter(g.name)) for g in lab.guests})
+    return last.recent
+
+
+def _settled(seen: "Watch") -> bool:
+    return seen.cycle is not None and bool(seen.hosts) and all(h.cpu_now is not None for h in seen.hosts)
+
+
+def _wait(
+    client: Client,
+    daemon: "subprocess.Popen[bytes]",
+    deadline: float,
+    what: str,
+    reached: Callable[["Watch"], bool],
+) -> "Watch":
+    """Look until ``reached``. Raises CliError where the daemon ends or time runs out."""
+    from rebalancerd.serve.schemas import Watch
+
+    while time.monotonic() < deadline:
+        if daemon.poll() is not None:
+            raise CliError(f"the daemon ended with code {daemon.returncode}", f"see {DEMO_DIR / 'daemon.log'}")
+        try:
+            seen = Watch.model_validate(client.get("watch"))
+        except CliError:
+            seen = None  # not listening yet
+        if seen is not None and reached(seen):
+            return seen
+        time.sleep(POLL_SECONDS)
+    raise CliError(f"no time left while waiting for {what}", "give it more: DEMO_MINUTES=8 make demo")
+
+
+def _show_plan(client: Client) -> None:
+    from rebalancerd.record.planfile import parse_document
+
+    answer = client.get("plan", current="true")
+    story.plan(parse_document(answer["document"]))
+
+
+def _watch(client: Client, daemon: "subprocess.Popen[bytes]", deadline: float) -> "Watch":
+    """Follow the migrations until no host is hot for some looks in a row and nothing moves, or time is up."""
+    from rebalancerd.serve.schemas import Watch
+
+    cool, cycle = 0, -1
+    seen = Watch.model_validate(client.get("watch"))
+    while time.monotonic() < deadline and daemon.poll() is None:
+        seen = Watch.model_validate(client.get("watch"))
+        for line in story.progress(seen):
+            say(f"  {line}")
+        if seen.cycle is not None and seen.cycle.id != cycle:
+            cycle = seen.cycle.id
+            calm = not seen.migrations and bool(seen.recent) and not any(h.hot for h in seen.hosts)
+            cool = cool + 1 if calm else 0
+        if cool >= COOL_ROUNDS:
+            break
+        time.sleep(POLL_SECONDS)
+    return seen
+
+
+def _outcome(lab: "Lab", ended: "tuple[MigrationRow, ...]", json_path: Path) -> int:
+    """Check with libvirt itself where each moved guest runs now, write the file, and say how it went."""
+    done = []
+    newest: dict[str, str] = {}
+    for row in sorted(ended, key=lambda r: r.intent_at):
+        if row.state == "succeeded" and row.actual_seconds is not None:
+            newest[row.vm_name] = row.destination
+            seconds = round(row.actual_seconds, 2)
+            done.append(
+                {"vm": row.vm_name, "source": row.source, "destination": row.destination, "seconds": seconds}
+            )
+    astray = [name for name, host in newest.items() if lab.find(name) != host]
+    json_path.write_text(json.dumps({"real": True, "migrations": done}, indent=1) + "\n")
+    if astray:
+        say(f"libvirt does not have {', '.join(astray)} where the daemon says", "red")
+        return 1
+    if not done:
+        say("No migration finished within the time given.", "red")
+        return 1
+    say(f"h1 was relieved by {len(done)} real live migration{'s' if len(done) > 1 else ''}; written to {json_path}.")
+    return 0
+
+
+def _simulated(json_path: Path) -> int:
+    from rebalancerd.sim.demo import demo_spec
+    from rebalancerd.sim.runner import simulate
+
+    report = simulate(demo_spec(), listener=say)
+    moved = [r for r in report.migrations if r.state.value == "succeeded" and r.seconds is not None]
+    rows = [
+        {"vm": r.vm_name, "source": r.source, "destination": r.destination, "seconds": round(r.seconds or 0.0, 2)}
+        for r in moved
+    ]
+    json_path.write_text(json.dumps({"real": False, "migrations": rows}, indent=1) + "\n")
+    say(f"{len(rows)} simulated migrations; written to {json_path}.")
+    return 0 if rows else 1
