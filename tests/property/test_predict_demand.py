@@ -9,7 +9,7 @@ from rebalancerd.cluster.host import Host, HostFacts
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
-from rebalancerd.predict.demand import PersistenceDemand
+from rebalancerd.predict.demand import PersistenceDemand, cpu_demand_cores, memory_demand_bytes
 from rebalancerd.predict.settings import PredictSettings
 
 figure = st.one_of(st.none(), st.floats(width=32), st.floats(0, 16, width=32))
@@ -60,9 +60,11 @@ def test_always_finite_bounded_and_never_nothing_where_unknown(world):
     assert (got.cpu_cores >= 0).all()
     assert (got.cpu_cores <= limit * (1 + 1e-6)).all()
     assert (got.memory_bytes >= 0).all()
-    unknown = ~got.known
-    assert (got.cpu_cores[unknown].max(axis=1, initial=0) > 0).all()
-    assert (got.memory_bytes[unknown].max(axis=1, initial=0) > 0).all()
+    no_cpu = np.array([cpu_demand_cores(vm) is None for vm in snapshot.vms])
+    no_memory = np.array([memory_demand_bytes(vm) is None for vm in snapshot.vms])
+    assert (got.cpu_cores[no_cpu] > 0).all()
+    assert (got.memory_bytes[no_memory] > 0).all()
+    np.testing.assert_array_equal(got.known, ~(no_cpu | no_memory))
 
 
 @given(worlds(), st.randoms())
