@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from rebalancerd.cli.exits import USAGE, CliError
+from rebalancerd.cli.output import talk
 
 DEFAULT_LISTEN = "127.0.0.1:9178"
 
@@ -13,21 +14,29 @@ def agent(
     listen: Annotated[
         str, typer.Option("--listen", metavar="ADDRESS:PORT", help="Where to export this host's figures.")
     ] = DEFAULT_LISTEN,
+    path: Annotated[
+        list[str] | None,
+        typer.Option("--path", help="Tell doctor whether this path exists here, e.g. a mount. May be repeated."),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", help="Tell doctor whether this host resolves the name of another. May be repeated."),
+    ] = None,
 ) -> None:
     """Export this host's CPU, memory, swap, pressure and NIC rates over HTTP until stopped."""
-    address, port = address_and_port(listen)
     from rebalancerd.observe.agent import serve_agent
+    from rebalancerd.observe.agent_surroundings import SurroundingsCollector
 
+    surroundings = SurroundingsCollector(path or [], name or [])
     try:
-        serve_agent(address, port)
+        running = serve_agent(listen, [surroundings])
+    except ValueError as error:
+        raise CliError(str(error), f"such as {DEFAULT_LISTEN} or [::1]:9178", code=USAGE) from error
     except OSError as error:
         raise CliError(f"cannot listen on {listen}: {error.strerror or error}", "choose another --listen") from error
-
-
-def address_and_port(text: str) -> tuple[str, int]:
-    """``127.0.0.1:9178`` or ``[::1]:9178``. Raises CliError."""
-    address, colon, port = text.rpartition(":")
-    address = address.removeprefix("[").removesuffix("]")
-    if not colon or not address or not port.isascii() or not port.isdigit() or not 0 <= int(port[:9]) <= 65535:
-        raise CliError(f"{text!r} is no ADDRESS:PORT, such as {DEFAULT_LISTEN} or [::1]:9178", code=USAGE)
-    return address, int(port)
+    surroundings.start()
+    talk(f"figures of this host on http://{running.address}/metrics")
+    try:
+        running.wait()
+    except KeyboardInterrupt:
+        running.close()

@@ -83,9 +83,7 @@ def _real(limit_seconds: float, json_path: Path) -> int:
         say("The lab is taken down; nothing of it is left running.", "dim")
 
 
-def _play(
-    lab: "Lab", client: Client, daemon: "subprocess.Popen[bytes]", deadline: float
-) -> "tuple[MigrationRow, ...]":
+def _play(lab: "Lab", client: Client, daemon: "subprocess.Popen[bytes]", deadline: float) -> "tuple[MigrationRow, ...]":
     """The story itself; returns the finished migrations."""
     first = _wait(client, daemon, deadline, "the first cycle on fresh figures", lambda w: _settled(w))
     story.chapter("Before")
@@ -176,9 +174,7 @@ def _outcome(lab: "Lab", ended: "tuple[MigrationRow, ...]", json_path: Path) -> 
         if row.state == "succeeded" and row.actual_seconds is not None:
             newest[row.vm_name] = row.destination
             seconds = round(row.actual_seconds, 2)
-            done.append(
-                {"vm": row.vm_name, "source": row.source, "destination": row.destination, "seconds": seconds}
-            )
+            done.append({"vm": row.vm_name, "source": row.source, "destination": row.destination, "seconds": seconds})
     astray = [name for name, host in newest.items() if lab.find(name) != host]
     json_path.write_text(json.dumps({"real": True, "migrations": done}, indent=1) + "\n")
     if astray:
