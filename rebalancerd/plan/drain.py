@@ -40,9 +40,17 @@ def drain(inputs: PlanInputs, hosts: Iterable[str]) -> Plan:
     chosen, stuck = _place(search, emptied)
     refusals = [*strangers, *_staying(search, emptied, stuck)]
     if not chosen and not refusals:
-        why = f"Nothing to drain: {listed(map(shown, sorted(named)))} empty" if named else "No host is to be drained"
+        why = _why_idle(state, named)
         return nothing(state, POLICY, [about_cluster(Code.BALANCED, why)], why)
     return propose(state, POLICY, chosen, refusals, partial(_why, [state.hosts[h].name for h in emptied], refusals))
+
+
+def _why_idle(state: PlacementState, named: frozenset[str]) -> str:
+    if not named:
+        return "No host is to be drained"
+    leaving = [shown(state.vms[v].name) for v in sorted(state.flying) if state.vms[v].host in named]
+    rest = f"the last VMs are on the move: {listed(leaving)}" if leaving else "no VM is left there"
+    return f"Nothing more to drain from {listed(map(shown, sorted(named)))}: {rest}"
 
 
 def _units(search: Search, emptied: Sequence[int]) -> list[Unit]:

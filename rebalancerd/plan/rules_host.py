@@ -5,6 +5,7 @@ from math import isnan
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.plan.ask import Ask
+from rebalancerd.plan.demand import sane
 from rebalancerd.plan.wording import listed, shown
 
 
@@ -41,8 +42,8 @@ def target_load_known(ask: Ask) -> Refusal | None:
         for what, absent in (
             ("CPU capacity", isnan(ask.state.capacity_cpu[ask.destination])),
             ("memory capacity", isnan(ask.state.capacity_memory[ask.destination])),
-            ("CPU use", target.load.cpu_cores is None),
-            ("memory use", target.load.memory_used_bytes is None),
+            ("CPU use", sane(target.load.cpu_cores) is None),
+            ("memory use", sane(target.load.memory_used_bytes) is None),
         )
         if absent
     ]

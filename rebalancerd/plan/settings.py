@@ -26,7 +26,7 @@ class PlanSettings:
     expiry_seconds: float = 300.0
     max_downtime_seconds: float = 0.5
     max_migration_seconds: float = 600.0
-    non_convergence_max: float = 0.2
+    non_convergence_max: float = 0.3
     out_per_host: int = 1
     in_per_host: int = 1
     per_cluster: int = 2

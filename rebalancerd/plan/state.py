@@ -208,17 +208,19 @@ def overhead(host: Host, vms: Iterable[Vm]) -> tuple[float, float]:
     """
     rows = list(vms)
     cpu, memory = 0.0, 0.0
-    if host.load.cpu_cores is not None:
-        guests = sum(vm.load.cpu_cores or 0.0 for vm in rows)
-        cpu = max(0.0, host.load.cpu_cores - guests - host.reserved_cores) * host.speed_factor
-    if host.load.memory_used_bytes is not None:
-        held = sum(vm.load.memory_bytes or 0 for vm in rows)
-        memory = max(0.0, float(host.load.memory_used_bytes - held - host.reserved_memory_bytes))
+    busy, used = demand.sane(host.load.cpu_cores), demand.sane(host.load.memory_used_bytes)
+    if busy is not None:
+        guests = sum(demand.sane(vm.load.cpu_cores) or 0.0 for vm in rows)
+        cpu = max(0.0, busy - guests - host.reserved_cores) * host.speed_factor
+    if used is not None:
+        held = sum(demand.sane(vm.load.memory_bytes) or 0.0 for vm in rows)
+        memory = max(0.0, used - held - host.reserved_memory_bytes)
     return cpu, memory
 
 
 def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
+    known = demand.sane(value)
+    return float("nan") if known is None else float(known)
 
 
 def _share(load: float, capacity: float) -> float:

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from rebalancerd.cluster.host import HostLoad
 from rebalancerd.cluster.policy import VmPolicy
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.cluster.scenarios import Hotspot
@@ -14,7 +16,7 @@ from rebalancerd.plan.constraints import check
 from rebalancerd.plan.drain import drain
 from rebalancerd.plan.state import PlacementState
 from tests.unit.plan.plan_checker import violations
-from tests.unit.plan.plan_cluster import FixedCosts, cost_of, host, inputs_of, vm
+from tests.unit.plan.plan_cluster import FixedCosts, carried_out, cost_of, host, inputs_of, vm
 
 
 def hot(*others, guests=(), **changes):
@@ -112,8 +114,6 @@ def test_trap_plans_are_repeatable_and_do_not_hang_on_input_order():
 
 def test_trap_a_finished_plan_is_not_redone():
     """Needless moves redone on the next run: after the plan the trigger is gone."""
-    from tests.unit.plan.plan_cluster import carried_out
-
     inputs = hot(host("h2"), host("h3"))
 
     assert balance(carried_out(inputs, balance(inputs))).is_empty
@@ -231,3 +231,29 @@ def test_trap_a_hotspot_is_no_destination():
     plan = balance(replace(inputs, hotspots=(*inputs.hotspots, felt)))
 
     assert plan.is_empty
+
+
+@pytest.mark.parametrize("absurd", [float("nan"), float("inf"), -1.0])
+def test_trap_absurd_figures_never_make_a_host_look_free(absurd):
+    """NaN, infinite and negative loads or capacities are unknown, and unknown receives nothing."""
+    inputs = hot(host("h2"))
+    for change in ({"load": HostLoad(cpu_cores=absurd, memory_used_bytes=0)}, {"cores": absurd}):
+        hosts = tuple(replace(h, **change) if h.name == "h2" else h for h in inputs.snapshot.hosts)
+        plan = balance(replace(inputs, snapshot=replace(inputs.snapshot, hosts=hosts)))
+
+        assert plan.is_empty
+        assert {r.code for r in plan.refusals} & {Code.HOST_LOAD_UNKNOWN, Code.CPU_CAPACITY}
+        assert np.isfinite(plan.before.total)
+
+
+@pytest.mark.parametrize("absurd", [float("nan"), float("inf"), -1.0])
+def test_trap_an_absurd_load_of_a_vm_is_an_unknown_one(absurd):
+    """The VM itself is not moved for balance, others are, and no figure of the plan is NaN."""
+    odd = vm("odd", "h1", 1.0)
+    odd = replace(odd, load=replace(odd.load, cpu_cores=absurd))
+    inputs = hot(host("h2"), guests=[vm("odd", "h1", 1.0)])
+    plan = balance(replace(inputs, snapshot=replace(inputs.snapshot, vms=(*inputs.snapshot.vms[:-1], odd))))
+
+    assert len(plan.steps) == 1
+    assert plan.steps[0].move.vm_name != "odd"
+    assert np.isfinite([plan.before.total, plan.after.total]).all()
