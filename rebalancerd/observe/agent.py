@@ -7,11 +7,11 @@ It answers GET requests with figures and does nothing else.
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -134,13 +134,15 @@ def split_listen(listen: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def serve_agent(listen: str = DEFAULT_LISTEN) -> RunningAgent:
-    """Answer on ``listen`` from a thread; port 0 takes a free one. Raises ValueError, OSError.
+def serve_agent(listen: str = DEFAULT_LISTEN, collectors: Sequence[Collector] = ()) -> RunningAgent:
+    """Answer on ``listen`` from a thread; port 0 takes a free one. ``collectors``: more to export. Raises ValueError, OSError.
 
     There is no authentication: away from loopback it belongs on a management network or behind a proxy.
     """
     host, port = split_listen(listen)
     registry = CollectorRegistry()
     registry.register(HostCollector())
+    for collector in collectors:
+        registry.register(collector)
     server, thread = start_http_server(port, addr=host, registry=registry)
     return RunningAgent(server, thread)

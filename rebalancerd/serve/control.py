@@ -5,9 +5,7 @@ name of who gave it, and takes effect with the next cycle.
 """
 
 import os
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -43,7 +41,7 @@ class Looped(Protocol):
         ...
 
     def propose(self) -> Plan:
-        """A plan for the cluster as it is now."""
+        """A plan for the cluster as it is now; waits for a cycle under way."""
         ...
 
 
@@ -86,7 +84,7 @@ class Remembered:
 
 
 class Control:
-    """Reads of a running daemon. Thread-safe as far as its pieces are; ``propose`` is called one at a time."""
+    """Reads of a running daemon. Thread-safe as far as its pieces are."""
 
     def __init__(
         self,
@@ -97,12 +95,9 @@ class Control:
         about: Surroundings,
         executor: Acting | None = None,
         lease: Lease | None = None,
-        proposing: AbstractContextManager[object] | None = None,
     ) -> None:
-        """``proposing``: the lock the daemon holds during a cycle, so that a plan on demand never runs beside one."""
         self.loop, self.ledger, self.clock, self.about = loop, ledger, clock, about
         self.executor, self.lease = executor, lease
-        self._proposing: AbstractContextManager[object] = proposing if proposing is not None else threading.Lock()
 
     @property
     def mode(self) -> Mode:
@@ -196,14 +191,13 @@ class Control:
             if view is None or view.plan is None:
                 raise ProblemError("NO_PLAN", "no cycle has made a plan yet", "see `rebalancerd status`", status=404)
             return view.plan
-        with self._proposing:
-            try:
-                return self.loop.propose()
-            except ValueError as error:
-                hint = "nothing can be planned from such figures; see `rebalancerd status`"
-                raise ProblemError("CANNOT_PLAN", str(error), hint, status=409) from error
-            except LedgerUnavailableError as error:
-                raise ledger_away(error) from error
+        try:
+            return self.loop.propose()
+        except ValueError as error:
+            hint = "nothing can be planned from such figures; see `rebalancerd status`"
+            raise ProblemError("CANNOT_PLAN", str(error), hint, status=409) from error
+        except LedgerUnavailableError as error:
+            raise ledger_away(error) from error
 
     # shared with commands and explanations
 

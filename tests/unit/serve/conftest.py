@@ -288,13 +288,13 @@ class World:
         )
 
 
-@pytest.fixture()
+@pytest.fixture
 def world() -> World:
     """A guarded daemon that wants to move web1 from h1 to h2."""
     return World()
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_world() -> Callable[[Mode], World]:
     """A daemon in another mode."""
     return World

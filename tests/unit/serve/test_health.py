@@ -12,7 +12,7 @@ from rebalancerd.cluster.snapshot import InFlight
 from rebalancerd.serve.health import Facts, checks, verdict
 
 
-@pytest.fixture()
+@pytest.fixture
 def build(request: pytest.FixtureRequest) -> Any:
     return sys.modules[type(request.getfixturevalue("world")).__module__]
 

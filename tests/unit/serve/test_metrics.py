@@ -14,7 +14,7 @@ from rebalancerd.serve.metrics import Metrics, serve_metrics
 from rebalancerd.serve.schemas import Check
 
 
-@pytest.fixture()
+@pytest.fixture
 def build(request: pytest.FixtureRequest) -> Any:
     """The makers of the conftest beside this file."""
     import sys

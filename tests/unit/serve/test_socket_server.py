@@ -35,7 +35,7 @@ async def app(scope, receive, send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@pytest.fixture()
+@pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A directory that other users may enter, with a path short enough for a socket."""
     for part in (tmp_path, *tmp_path.parents):
@@ -52,7 +52,7 @@ def ask(path: Path, uid: int | None = None) -> tuple[int, str]:
     return int(head.split()[1]), body
 
 
-@pytest.fixture()
+@pytest.fixture
 def served(directory: Path):
     """Starts servers, and stops them."""
     running: list[SocketServer] = []
