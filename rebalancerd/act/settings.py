@@ -9,8 +9,13 @@ class ActSettings:
 
     The allowed downtime starts at ``downtime_start_seconds`` and rises in ``downtime_steps`` steps with the pre-copy's
     iterations to the move's limit. No smaller remainder for ``stall_seconds``: abort. The deadline is the least of
-    ``deadline_seconds``, ``deadline_factor`` × the predicted upper bound (never under ``deadline_floor_seconds``), and
-    150 s per GiB.
+    ``deadline_seconds``, ``deadline_factor`` × the predicted upper bound, and 150 s per GiB; the last two are never
+    taken below ``deadline_floor_seconds``. An abort without effect after ``abort_patience_seconds`` is STUCK.
+
+    ``start_before_seconds``: the libvirt call begins within that of the intent or never. ``lease_seconds``: longest time
+    for which a controller that lost its lease may believe to hold it. ``settle_seconds``: how long an indefinite picture
+    of the two hosts must hold before it is believed. ``lost_source_seconds``: how long a source may be silent before the
+    verdict is taken without it.
     """
 
     downtime_start_seconds: float = 0.1
@@ -21,5 +26,7 @@ class ActSettings:
     deadline_floor_seconds: float = 60.0
     abort_patience_seconds: float = 60.0
     start_before_seconds: float = 30.0
+    lease_seconds: float = 30.0
     poll_seconds: float = 0.5
     settle_seconds: float = 30.0
+    lost_source_seconds: float = 300.0
