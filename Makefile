@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # what Python needs to build libvirt's binding; what the lab runs on
 BUILD_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libvirt-dev
 LAB_PACKAGES := libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils \
-	iproute2 busybox-static lxcfs cpio kmod procps
+	iproute2 lxcfs kmod procps util-linux
 TEST_PACKAGES := systemd prometheus
 
 IS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)

@@ -1,5 +1,6 @@
 """One iteration of observe → predict → plan → guard → act, with the record beside it, readable from top to bottom."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -36,6 +37,7 @@ DATA_CODES = frozenset({Code.WARMING_UP, Code.TELEMETRY_INSANE, Code.CLUSTER_PAR
 # a step that only lacks the operator's word is a proposal, not a refusal
 PROPOSAL_CODES = frozenset({Code.CLUSTER_MODE, Code.VM_MODE, Code.NOT_APPROVED})
 BUGS_IN_A_ROW = 3
+MOST_RECORDS = 4096  # newest first; no cap per hour lets more matter, and an open breaker stops new ones
 T = TypeVar("T")
 
 
@@ -102,7 +104,7 @@ class _Seen:
 
 
 class Loop:
-    """The loop. Not thread-safe: ``iterate`` and ``propose`` are called from one thread at a time."""
+    """The loop. ``iterate`` and ``propose`` may be called from different threads; they take turns."""
 
     def __init__(
         self,
@@ -126,12 +128,17 @@ class Loop:
         self._pause_file = pause_file
         self._holds: dict[str, int] = {}
         self._open_plan: Plan | None = None
+        self._turn = threading.Lock()
         self._bugs = 0
         self._disarmed_at: float | None = None
         self._timings: list[tuple[str, float]] = []
 
     def iterate(self) -> CycleRecord:
         """One cycle. Always returns its one record; raises nothing but what ends the process."""
+        with self._turn:
+            return self._iterate()
+
+    def _iterate(self) -> CycleRecord:
         started, begun = self._clock.wall(), self._clock.monotonic()
         self._timings = []
         try:
@@ -140,7 +147,7 @@ class Loop:
         except LedgerUnavailableError as error:
             refusal = about_cluster(Code.LEDGER_UNAVAILABLE, str(error))
             return self._empty_record(started, begun, Outcome.NO_ACTION, refusal)
-        except Exception as error:  # noqa: BLE001 - a bug costs the cycle, never the daemon
+        except Exception as error:
             log.exception("cycle_failed", bug=True)
             return self._failed(started, begun, error)
         return record
@@ -150,6 +157,10 @@ class Loop:
 
         Raises ValueError with the refusal where the data forbid planning, LedgerUnavailableError.
         """
+        with self._turn:
+            return self._propose()
+
+    def _propose(self) -> Plan:
         seen = self._observe(self._clock.wall())
         stop = may_plan(seen.context)
         if stop is not None and stop.code in DATA_CODES:
@@ -200,7 +211,7 @@ class Loop:
     def _observe(self, now: float) -> _Seen:
         guard = self.settings.guard
         operator = self._ledger.operator_state(now)
-        recent = self._ledger.migrations(since=needed_since(guard, operator, now))
+        recent = self._ledger.migrations(since=needed_since(guard, operator, now), limit=MOST_RECORDS)
         active = self._executor.active() if self._executor is not None else ()
         snapshot = self._observer.snapshot(operator=operator, ours=active)
         memory = recall(recent, operator=operator, now=now, settings=guard)

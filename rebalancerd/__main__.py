@@ -1,0 +1,5 @@
+"""``python -m rebalancerd``."""
+
+from rebalancerd.cli.app import main
+
+main()

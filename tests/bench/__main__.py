@@ -1,0 +1,28 @@
+"""``python -m tests.bench NAME [options] --json FILE``: prints a table for people and writes the figures as JSON."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from tests.bench.report import Report
+
+BENCHES = ("cycle", "migrate")
+
+
+def main(argv: list[str]) -> int:
+    """Run one benchmark by name."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("name", choices=BENCHES)
+    parser.add_argument("--json", type=Path, default=None, help="where to write the figures")
+    known, rest = parser.parse_known_args(argv)
+    bench = importlib.import_module(f"tests.bench.{known.name}")
+    options = bench.arguments(argparse.ArgumentParser(prog=f"python -m tests.bench {known.name}")).parse_args(rest)
+    report = Report(known.name, vars(options))
+    bench.run(options, report)
+    report.finish(known.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
