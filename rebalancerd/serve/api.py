@@ -101,8 +101,8 @@ def _reads(app: FastAPI, control: Control) -> None:
         return AsciiJson(control.history(limit=limit, since=since, vm=vm))
 
     @app.get("/v1/plan", response_model=PlanAnswer, dependencies=peer)
-    def plan(fresh: bool = True) -> AsciiJson:
-        made = control.plan(fresh=fresh)
+    def plan(current: bool = False) -> AsciiJson:
+        made = control.plan(current=current)
         return AsciiJson(
             PlanAnswer(document=document(made), digest=made.digest, empty=made.is_empty, mode=control.mode.value)
         )

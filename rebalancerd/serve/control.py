@@ -184,9 +184,9 @@ class Control:
             cycles=tuple(rows.cycle_row(c) for c in cycles if c.started_at >= since),
         )
 
-    def plan(self, *, fresh: bool = True) -> Plan:
-        """A plan for the cluster as it is now, or (``fresh`` False) the one the last cycle made."""
-        if not fresh:
+    def plan(self, *, current: bool = False) -> Plan:
+        """A plan for the cluster as it is now, or (``current``) the one the last cycle made."""
+        if current:
             view = self.loop.view
             if view is None or view.plan is None:
                 raise ProblemError("NO_PLAN", "no cycle has made a plan yet", "see `rebalancerd status`", status=404)
