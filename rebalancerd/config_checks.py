@@ -1,0 +1,205 @@
+"""What no single setting can tell: names that clash, hosts that do not exist, addresses, and settings that need a signature."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from rebalancerd.config_errors import Key, Problem, did_you_mean
+from rebalancerd.guard.windows import minute_of_day, zone
+from rebalancerd.observe.host_uri import HostUriError, check_uri
+
+if TYPE_CHECKING:
+    from rebalancerd.config import Config
+
+RISKS = (
+    "plan.cpu_headroom",
+    "plan.memory_headroom",
+    "guard.cooldown",
+    "guard.hold_rounds",
+    "guard.out_per_host",
+    "guard.in_per_host",
+    "guard.per_cluster",
+    "guard.per_hour",
+)
+CAPS = ("out_per_host", "in_per_host", "per_cluster")
+
+
+def problems(cfg: "Config") -> list[Problem]:
+    """Everything wrong between the settings of a configuration whose single values are right."""
+    return [
+        *_hosts(cfg),
+        *_rules(cfg),
+        *_times(cfg),
+        *_places(cfg),
+        *_relations(cfg),
+        *_risks(cfg),
+    ]
+
+
+def _hosts(cfg: "Config") -> Iterator[Problem]:
+    names: dict[str, int] = {}
+    uris: dict[str, int] = {}
+    for index, host in enumerate(cfg.hosts):
+        key: Key = ("hosts", index)
+        if not host.name.isprintable() or host.name != host.name.strip():
+            yield Problem(key=(*key, "name"), reason=f"{host.name!r} has blanks at an end or control characters")
+        if (first := names.setdefault(host.name, index)) != index:
+            yield Problem(key=(*key, "name"), reason=f"the name {host.name!r} is that of hosts[{first}] already")
+        if (first := uris.setdefault(host.uri, index)) != index:
+            yield Problem(
+                key=(*key, "uri"),
+                reason=f"{host.uri!r} is the URI of {cfg.hosts[first].name!r} already: one host, one entry",
+            )
+        for field in ("uri", "peer_uri"):
+            yield from _libvirt_uri(host.name, getattr(host, field), (*key, field))
+        yield from _migration_uri(host.migration_uri, (*key, "migration_uri"))
+        yield from _http_url(host.agent_url, (*key, "agent_url"))
+        if host.cores is not None and host.reserved_cores >= host.cores:
+            yield Problem(key=(*key, "reserved_cores"), reason=f"nothing is left of {host.cores:g} cores")
+        if host.memory_bytes is not None and host.reserved_memory_bytes >= host.memory_bytes:
+            yield Problem(key=(*key, "reserved_memory"), reason="nothing is left of the memory that may be used")
+
+
+def _libvirt_uri(host: str, uri: str | None, key: Key) -> Iterator[Problem]:
+    if uri is None:
+        return
+    try:
+        check_uri(host, uri)
+    except HostUriError as error:
+        yield Problem(key=key, reason=str(error).removeprefix(f"host {host}: "))
+        return
+    if urlsplit(uri).password is not None:
+        yield Problem(key=key, reason="a URI holds no password; use ssh keys or client certificates")
+
+
+def _migration_uri(uri: str | None, key: Key) -> Iterator[Problem]:
+    parts = _split(uri)
+    if uri is None:
+        return
+    if parts is None or parts[0] != "tcp" or not parts[1] or not uri.isprintable():
+        yield Problem(key=key, reason=f"{uri!r} is not tcp://ADDRESS", hint="libvirt chooses the port")
+
+
+def _http_url(url: str | None, key: Key) -> Iterator[Problem]:
+    parts = _split(url)
+    if url is None:
+        return
+    if parts is None or parts[0] not in ("http", "https") or not parts[1] or not url.isprintable():
+        yield Problem(key=key, reason=f"{url!r} is not http://ADDRESS:PORT/metrics")
+    elif parts[2]:
+        yield Problem(key=key, reason="a URL in the configuration holds no password")
+
+
+def _split(url: str | None) -> tuple[str, str, bool] | None:
+    """Scheme, host name and whether there is a password; None if it is no URL."""
+    try:
+        parts = urlsplit(url or "")
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts.scheme, parts.hostname or "", parts.password is not None
+
+
+def _rules(cfg: "Config") -> Iterator[Problem]:
+    known = {host.name for host in cfg.hosts}
+    for index, rule in enumerate(cfg.rules):
+        for field in ("pin", "avoid"):
+            for name in sorted(getattr(rule, field) - known):
+                yield Problem(
+                    key=("rules", index, field),
+                    reason=f"there is no host {name!r}",
+                    hint=did_you_mean(name, known) or f"hosts: {', '.join(sorted(known)[:12])}",
+                )
+
+
+def _times(cfg: "Config") -> Iterator[Problem]:
+    try:
+        zone(cfg.guard.timezone)
+    except ValueError as error:
+        yield Problem(key=("guard", "timezone"), reason=str(error), hint='such as "UTC" or "Europe/Berlin"')
+    for field in ("windows", "blackouts"):
+        for index, window in enumerate(getattr(cfg.guard, field)):
+            for end in ("start", "end"):
+                try:
+                    minute_of_day(getattr(window, end))
+                except ValueError as error:
+                    yield Problem(key=("guard", field, index, end), reason=str(error))
+
+
+def _places(cfg: "Config") -> Iterator[Problem]:
+    paths = (
+        (("state_dir",), cfg.state_dir),
+        (("pause_file",), cfg.pause_file),
+        (("serve", "socket"), cfg.serve.socket),
+    )
+    for key, path in paths:
+        if not Path(path).is_absolute() or "\0" in path:
+            yield Problem(key=key, reason=f"{path!r} is not an absolute path")
+    if len(cfg.serve.socket.encode("utf-8", "surrogatepass")) > 107:
+        yield Problem(key=("serve", "socket"), reason="too long for a UNIX socket, 107 bytes at most")
+    if cfg.ledger is not None:
+        yield from _ledger(cfg.ledger)
+    if cfg.serve.metrics_listen:
+        try:
+            cfg.metrics_address()
+        except ValueError as error:
+            yield Problem(key=("serve", "metrics_listen"), reason=str(error), hint='such as "127.0.0.1:9177"')
+
+
+def _ledger(url: str) -> Iterator[Problem]:
+    parts = _split(url)
+    if parts is not None and parts[2]:
+        yield Problem(key=("ledger",), reason="a URL in the configuration holds no password")
+    elif not url.startswith("sqlite:////") or not url.isprintable() or "?" in url or url.endswith("/"):
+        yield Problem(key=("ledger",), reason=f"{url!r} is not sqlite:////ABSOLUTE/PATH", hint="four slashes")
+
+
+def _relations(cfg: "Config") -> Iterator[Problem]:
+    guard, observe, predict, ticks = cfg.guard, cfg.observe, cfg.predict, cfg.ticks
+    pairs: tuple[tuple[Key, float, str, float], ...] = (
+        (("guard", "cooldown_max"), guard.cooldown_max_seconds, "guard.cooldown", guard.cooldown_seconds),
+        (("guard", "quarantine_max"), guard.quarantine_max_seconds, "guard.quarantine", guard.quarantine_seconds),
+        (("observe", "stale_after"), observe.stale_after_seconds, "ticks.sample", ticks.sample),
+        (("predict", "horizon"), predict.horizon_seconds, "predict.step", predict.step_seconds),
+        (("plan", "max_downtime"), cfg.plan.max_downtime_seconds, "act.downtime_start", cfg.act.downtime_start_seconds),
+        (("act", "deadline"), cfg.act.deadline_seconds, "act.deadline_floor", cfg.act.deadline_floor_seconds),
+    )
+    for key, value, other, least in pairs:
+        if value < least:
+            yield Problem(key=key, reason=f"{value:g} s is less than {other}, {least:g} s")
+
+
+def _risks(cfg: "Config") -> Iterator[Problem]:
+    for index, name in enumerate(cfg.i_accept_the_risk):
+        if name not in RISKS:
+            yield Problem(
+                key=("i_accept_the_risk", index),
+                reason=f"{name!r} is no setting that needs this",
+                hint=did_you_mean(name, RISKS) or f"those are {', '.join(RISKS)}",
+            )
+    for name, reason in _taken(cfg):
+        if name not in cfg.i_accept_the_risk:
+            section, _, key = name.partition(".")
+            hint = f'if it is meant: i_accept_the_risk = ["{name}"]'
+            yield Problem(key=(section, key), reason=reason, hint=hint)
+
+
+def _taken(cfg: "Config") -> Iterator[tuple[str, str]]:
+    """Settings whose values take a safety away, and what would follow."""
+    for name, value in (("cpu_headroom", cfg.plan.cpu_headroom), ("memory_headroom", cfg.plan.memory_headroom)):
+        if value == 0:
+            yield f"plan.{name}", "0 makes every host hot at any load"
+        elif value > 1:
+            yield f"plan.{name}", f"{value:g} lets a host be filled beyond its capacity before anything is done"
+    if cfg.guard.cooldown_seconds == 0:
+        yield "guard.cooldown", "0 lets a VM be moved again and again without rest"
+    if cfg.guard.hold_rounds == 0:
+        yield "guard.hold_rounds", "0 acts on a single reading"
+    defaults = type(cfg.guard).model_fields
+    for name in (*CAPS, "per_hour"):
+        value = getattr(cfg.guard, name)
+        if value == 0:
+            yield f"guard.{name}", "0 forbids every migration, drains included"
+        elif name in CAPS and value > max(len(cfg.hosts), defaults[name].default):
+            yield f"guard.{name}", f"{value} migrations at once are more than there are hosts ({len(cfg.hosts)})"

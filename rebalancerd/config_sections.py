@@ -1,0 +1,342 @@
+"""The sections of the configuration: each setting with its type, bounds and description; defaults are those of the rooms.
+
+A setting has the name of its field in the room's settings without the unit (``cooldown_seconds`` is ``cooldown``),
+because units are written with the value; the full name is accepted as well.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+from rebalancerd.act.settings import ActSettings
+from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
+from rebalancerd.config_errors import file_key
+from rebalancerd.config_units import Bytes, Rate, Seconds
+from rebalancerd.guard.settings import GuardSettings, Window
+from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
+from rebalancerd.plan.settings import PlanSettings
+from rebalancerd.predict.settings import PredictSettings
+
+Number = Annotated[float, Strict()]
+Whole = Annotated[int, Strict()]
+Text = Annotated[str, Strict(), Field(max_length=4096)]
+Flag = Annotated[bool, Strict()]
+Name = Annotated[str, Strict(), Field(min_length=1, max_length=255)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+Headroom = Annotated[float, Strict(), Field(ge=0, le=2)]
+Count = Annotated[int, Strict(), Field(ge=0, le=2**31)]
+AtLeastOne = Annotated[int, Strict(), Field(ge=1, le=100_000_000)]
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+_OBSERVE, _PREDICT, _PLAN, _GUARD, _ACT = (
+    ObserveSettings(),
+    PredictSettings(),
+    PlanSettings(),
+    GuardSettings(),
+    ActSettings(),
+)
+_HOST = HostSettings(name="-", uri="-")
+_POLICY, _RULE = VmPolicy(), PolicyRule(name="-")
+_WINDOW = Window(start="00:00", end="00:00")
+
+
+def _aliases(name: str) -> AliasChoices:
+    return AliasChoices(file_key(name), name)
+
+
+def setting(default: Any, description: str, **bounds: Any) -> Any:
+    """A setting with the room's default. ``bounds`` as pydantic's Field takes them."""
+    return Field(default, description=description, **bounds)
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are errors, values never change once loaded."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=False,
+        alias_generator=AliasGenerator(validation_alias=_aliases),
+    )
+
+    def values(self) -> dict[str, Any]:
+        """Values by field name, sections not flattened."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+class HostSection(Section):
+    """One libvirt host of the cluster. Give every host its own name and URI."""
+
+    name: Name = Field(description="Name of the host, as pins, drain and all output call it.", examples=["host1"])
+    uri: Name = Field(
+        description="libvirt URI: qemu+ssh://NAME/system, qemu+tls://…, qemu+tcp://…, qemu:///system, or "
+        "qemu+unix:///system?socket=PATH.",
+        examples=["qemu+ssh://rebalancerd@host1/system"],
+    )
+    ro_socket: Text | None = setting(
+        _HOST.ro_socket,
+        "Socket for read-only connections where it is not the usual one.",
+        examples=["/run/libvirt/libvirt-sock-ro"],
+    )
+    peer_uri: Text | None = setting(
+        _HOST.peer_uri,
+        "Its libvirt URI as the other hosts resolve it, if that is not `uri`.",
+        examples=["qemu+tls://host1.migration.example/system"],
+    )
+    migration_uri: Text | None = setting(
+        _HOST.migration_uri,
+        "Where the other hosts' QEMU connects: tcp://ADDRESS of the migration network.",
+        examples=["tcp://10.0.0.1"],
+    )
+    mode: HostMode = setting(
+        _HOST.mode, "active; no_inbound (source only); drain (emptied and kept empty); observe (neither)."
+    )
+    cores: Number | None = setting(
+        _HOST.cores, "Cores that may be used; not given: as libvirt says.", examples=[30.0], gt=0
+    )
+    speed_factor: Number = setting(_HOST.speed_factor, "Speed of one core relative to the others' generation.", gt=0)
+    memory_bytes: Bytes | None = setting(
+        _HOST.memory_bytes, "Memory that may be used; not given: as libvirt says.", examples=["240 GiB"], gt=0
+    )
+    reserved_cores: Number = setting(_HOST.reserved_cores, "Cores kept for the host itself.", ge=0)
+    reserved_memory_bytes: Bytes = setting(_HOST.reserved_memory_bytes, "Memory kept for the host itself.")
+    failure_domain: Text | None = setting(
+        _HOST.failure_domain, "Rack or room; anti-affinity groups spread over them.", examples=["rack1"]
+    )
+    storage_domains: frozenset[Text] = setting(
+        _HOST.storage_domains, 'Storage it reaches: names, or path prefixes ("/srv/nfs").'
+    )
+    networks: frozenset[Text] | None = setting(
+        _HOST.networks, "Networks and bridges it has; not given: as libvirt says.", examples=[["br0"]]
+    )
+    cpu_group: Text | None = setting(
+        _HOST.cpu_group, "Hosts of one group are declared to have equal CPUs.", examples=["generation1"]
+    )
+    link_bytes_per_second: Rate = setting(_HOST.link_bytes_per_second, "Rated speed of its migration network.", gt=0)
+    agent_url: Text | None = setting(
+        _HOST.agent_url,
+        "Its metrics agent (`rebalancerd agent`), http://ADDRESS:9178/metrics.",
+        examples=["http://host1:9178/metrics"],
+    )
+
+
+class ObserveSection(Section):
+    """Telemetry: how old it may be, and when it is not believed."""
+
+    call_deadline_seconds: Seconds = setting(
+        _OBSERVE.call_deadline_seconds, "Longest wait for one answer of a host.", gt=0
+    )
+    stale_after_seconds: Seconds = setting(
+        _OBSERVE.stale_after_seconds, "A host whose figures are older is neither source nor destination.", gt=0
+    )
+    flap_stable_seconds: Seconds = setting(
+        _OBSERVE.flap_stable_seconds, "A host that came back must answer for this long before it is used."
+    )
+    unknown_share_max: Share = setting(
+        _OBSERVE.unknown_share_max, "With more than this share of the hosts unusable nothing is planned."
+    )
+    frozen_jump_share: Share = setting(
+        _OBSERVE.frozen_jump_share,
+        "If more than this share of the VMs jumps to or from zero at once, telemetry is taken for broken.",
+    )
+    warm_up_samples: Count = setting(_OBSERVE.warm_up_samples, "Samples needed before the first decision.", ge=2)
+    probe: Literal["off", "direct"] = setting(
+        _OBSERVE.probe, "Measure dirty page rates and CPU fit: direct (by this daemon), or off (bounds widen)."
+    )
+    probe_periods_seconds: tuple[AtLeastOne, ...] = setting(
+        _OBSERVE.probe_periods_seconds, "Periods of a dirty-rate measurement, whole seconds.", min_length=1
+    )
+    probe_pool_seconds: Seconds = setting(
+        _OBSERVE.probe_pool_seconds, "Readings of a VM within this time are pooled.", gt=0
+    )
+
+
+class PredictSection(Section):
+    """Forecasts of demand and of the cost of migrations."""
+
+    horizon_seconds: Seconds = setting(_PREDICT.horizon_seconds, "How far ahead demand is forecast.", gt=0)
+    step_seconds: Seconds = setting(_PREDICT.step_seconds, "Step of the forecast; it divides the horizon.", gt=0)
+    paths: AtLeastOne = setting(_PREDICT.paths, "Joint demand paths that are drawn.", le=4096)
+    seed: Count = setting(_PREDICT.seed, "Seed of the draws; equal seeds give equal plans.")
+    residual_window_steps: AtLeastOne = setting(
+        _PREDICT.residual_window_steps, "Recent steps whose errors are drawn from.", le=100_000
+    )
+    link_efficiency: Share = setting(
+        _PREDICT.link_efficiency, "Share of the rated link that migration traffic reaches.", gt=0
+    )
+    overhead_seconds: Seconds = setting(_PREDICT.overhead_seconds, "libvirt's own handshakes around a migration.")
+    switchover_seconds: Seconds = setting(
+        _PREDICT.switchover_seconds, "Part of the downtime that does not depend on memory."
+    )
+
+
+class PlanSection(Section):
+    """When a host counts as hot, and which moves are worth their cost."""
+
+    cpu_headroom: Headroom = setting(_PLAN.cpu_headroom, "Share of the usable CPU above which a host is hot.")
+    memory_headroom: Headroom = setting(_PLAN.memory_headroom, "Share of the usable memory above which a host is hot.")
+    quantile: Number = setting(
+        _PLAN.quantile, "Quantile of the forecast peaks that is held against headrooms.", gt=0, lt=1
+    )
+    hot_probability: Share = setting(_PLAN.hot_probability, "Probability from which a forecast peak makes a host hot.")
+    weight_unmet: Number = setting(_PLAN.weight_unmet, "Weight of expected unmet demand.", ge=0)
+    weight_imbalance: Number = setting(_PLAN.weight_imbalance, "Weight of imbalance between hosts.", ge=0)
+    weight_cost: Number = setting(_PLAN.weight_cost, "Weight of the migrations' own cost.", ge=0)
+    max_moves: AtLeastOne = setting(_PLAN.max_moves, "Most moves in one plan.", le=1000)
+    work_budget: AtLeastOne = setting(_PLAN.work_budget, "Candidates that one search may evaluate.")
+    expiry_seconds: Seconds = setting(_PLAN.expiry_seconds, "A plan that is older is not carried out.", gt=0)
+    max_downtime_seconds: Seconds = setting(
+        _PLAN.max_downtime_seconds, "A move with a longer predicted downtime is refused.", gt=0
+    )
+    max_migration_seconds: Seconds = setting(
+        _PLAN.max_migration_seconds, "A move with a longer predicted duration is refused.", gt=0
+    )
+    non_convergence_max: Share = setting(
+        _PLAN.non_convergence_max, "A move that is likelier than this never to end is refused."
+    )
+
+
+def _day(value: Any) -> Any:
+    if isinstance(value, str) and value.strip().lower()[:3] in DAYS and len(value) <= 9:
+        return DAYS.index(value.strip().lower()[:3])
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 6:
+        raise ValueError('a day is "mon" to "sun", or 0 (Monday) to 6')
+    return value
+
+
+class WindowSection(Section):
+    """Local times of day."""
+
+    start: Text = Field(description="Beginning, HH:MM.", examples=["01:00"])
+    end: Text = Field(description="End, HH:MM; before the beginning: on the next day.", examples=["05:30"])
+    days: tuple[Annotated[int, BeforeValidator(_day)], ...] = setting(
+        _WINDOW.days, "Days on which it begins.", min_length=1
+    )
+    name: Text = setting(_WINDOW.name, "What it is called in explanations.")
+
+
+class GuardSection(Section):
+    """Limits that hold whatever was planned. Caps count the migrations that are observed, others' included."""
+
+    timezone: Text = setting(_GUARD.timezone, 'Time zone of windows and blackouts, such as "Europe/Berlin".')
+    cooldown_seconds: Seconds = setting(_GUARD.cooldown_seconds, "A VM that was moved rests for this long.")
+    cooldown_growth: Number = setting(
+        _GUARD.cooldown_growth, "The rest grows by this factor with each recent move.", ge=1, le=100
+    )
+    cooldown_max_seconds: Seconds = setting(_GUARD.cooldown_max_seconds, "Longest rest.")
+    cooldown_memory_seconds: Seconds = setting(_GUARD.cooldown_memory_seconds, "How long a move counts as recent.")
+    out_per_host: Count = setting(_GUARD.out_per_host, "Migrations that may leave one host at once.")
+    in_per_host: Count = setting(_GUARD.in_per_host, "Migrations that may enter one host at once.")
+    per_cluster: Count = setting(_GUARD.per_cluster, "Migrations that may run in the cluster at once.")
+    per_hour: Count = setting(_GUARD.per_hour, "Migrations that may begin within an hour.")
+    hold_rounds: Count = setting(_GUARD.hold_rounds, "Cycles in a row for which a host must have been hot.")
+    min_gain: Share = setting(_GUARD.min_gain, "Smallest improvement of the score for which anything is moved.")
+    payback_max_seconds: Seconds = setting(
+        _GUARD.payback_max_seconds, "A move must repay its cost within this time.", gt=0
+    )
+    breaker_failures: AtLeastOne = setting(
+        _GUARD.breaker_failures, "So many failed migrations open the circuit breaker.", le=1000
+    )
+    breaker_window_seconds: Seconds = setting(
+        _GUARD.breaker_window_seconds, "Time within which failures are counted.", gt=0
+    )
+    quarantine_seconds: Seconds = setting(
+        _GUARD.quarantine_seconds, "A host at which a migration failed receives nothing for this long."
+    )
+    quarantine_max_seconds: Seconds = setting(
+        _GUARD.quarantine_max_seconds, "Longest quarantine; each failure doubles it."
+    )
+    blocked_pair_seconds: Seconds = setting(
+        _GUARD.blocked_pair_seconds, "A VM that libvirt refused on a host is not tried there again for this long."
+    )
+    reverse_tabu_seconds: Seconds = setting(
+        _GUARD.reverse_tabu_seconds, "A VM does not go back to where it came from for this long."
+    )
+    windows: tuple[WindowSection, ...] = setting((), "Times at which migrations may begin; none: always.")
+    blackouts: tuple[WindowSection, ...] = setting((), "Times at which none begins, such as backups.")
+
+
+class ActSection(Section):
+    """How a migration is driven, and when it is given up."""
+
+    downtime_start_seconds: Seconds = setting(
+        _ACT.downtime_start_seconds, "Allowed downtime at first; it rises to the move's limit.", gt=0
+    )
+    downtime_steps: AtLeastOne = setting(_ACT.downtime_steps, "In how many steps it rises.", le=100)
+    stall_seconds: Seconds = setting(_ACT.stall_seconds, "No progress for this long: abort.", gt=0)
+    deadline_seconds: Seconds = setting(_ACT.deadline_seconds, "No migration runs longer.", gt=0)
+    deadline_factor: Number = setting(
+        _ACT.deadline_factor, "Nor longer than this times the upper bound of its prediction.", ge=1
+    )
+    deadline_floor_seconds: Seconds = setting(_ACT.deadline_floor_seconds, "Least time every migration is given.")
+    abort_patience_seconds: Seconds = setting(
+        _ACT.abort_patience_seconds, "An abort without effect for this long is told as stuck.", gt=0
+    )
+    start_before_seconds: Seconds = setting(
+        _ACT.start_before_seconds, "The libvirt call begins within this time of its record, or never.", gt=0
+    )
+    lease_seconds: Seconds = setting(
+        _ACT.lease_seconds, "Longest time for which a controller may believe to hold a lease it lost.", gt=0
+    )
+    poll_seconds: Seconds = setting(_ACT.poll_seconds, "How often a running migration is looked at.", gt=0)
+    settle_seconds: Seconds = setting(
+        _ACT.settle_seconds, "How long an unclear picture of the two hosts must hold before it is believed."
+    )
+    lost_source_seconds: Seconds = setting(
+        _ACT.lost_source_seconds, "How long a source may be silent before the verdict is taken without it.", gt=0
+    )
+
+
+class RuleSection(Section):
+    """A policy for the VMs whose name matches. The strictest mode of all rules and of the VM's own metadata wins."""
+
+    name: Name = Field(description="Shell pattern of VM names.", examples=["db-*"])
+    owner: Text | None = setting(
+        _RULE.owner,
+        'Another controller that has these VMs ("pacemaker"): never moved. "none": nobody else has them.',
+        examples=["pacemaker"],
+    )
+    mode: Mode | None = setting(
+        _POLICY.mode, "observe, recommend, guarded or auto; not given: the cluster's.", examples=["guarded"]
+    )
+    pin: frozenset[Text] = setting(_POLICY.pin, "Hosts on which they may be; empty: any.")
+    avoid: frozenset[Text] = setting(_POLICY.avoid, "Hosts to which they are never moved.")
+    affinity: frozenset[Text] = setting(_POLICY.affinity, "Groups whose members stay on one host.")
+    anti_affinity: frozenset[Text] = setting(_POLICY.anti_affinity, "Groups whose members stay on different hosts.")
+    priority: Whole = setting(_POLICY.priority, "Higher is moved later.", ge=-1000, le=1000)
+    postcopy: Flag = setting(_POLICY.postcopy, "Allow post-copy (only the configuration can).")
+    auto_converge: Flag = setting(_POLICY.auto_converge, "Allow QEMU to throttle the guest so that the copy ends.")
+    max_downtime_seconds: Seconds | None = setting(
+        _POLICY.max_downtime_seconds, "Longest downtime; not given: the cluster's.", examples=["300 ms"], gt=0
+    )
+
+
+class ServeSection(Section):
+    """The API on a UNIX socket and the Prometheus metrics."""
+
+    socket: Name = setting(
+        "/run/rebalancerd/api.sock", "UNIX socket of the API, by which the commands reach the daemon."
+    )
+    allowed_uids: tuple[Count, ...] = setting(
+        (), "User ids that may use the socket besides root and the daemon's own.", max_length=1000
+    )
+    metrics_listen: Text = setting(
+        "127.0.0.1:9177", 'Where Prometheus metrics are served, ADDRESS:PORT; "" for nowhere.'
+    )
+
+
+class TicksSection(Section):
+    """How often each part of the work is done."""
+
+    sample: Seconds = setting(_OBSERVE.sample_seconds, "Reading of every host.", ge=1)
+    probe: Seconds = setting(_OBSERVE.probe_interval_seconds, "Dirty-rate measurement, one VM per host.", ge=1)
+    decide: Seconds = setting(60.0, "Prediction, plan and, where the mode allows it, migrations.", ge=1)
+    housekeep: Seconds = setting(3600.0, "Pruning of old records.", ge=10)
+
+
+class LogSection(Section):
+    """What is logged, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "Least severe level that is logged.")
+    format: Literal["auto", "json", "pretty"] = setting("auto", "auto: pretty on a terminal, JSON elsewhere.")
