@@ -114,7 +114,7 @@ class Daemon:
             settings=loop_settings(cfg),
             executor=self.executor,
             lease=self.lease,
-            pause_file=self._pause_file,
+            pause_file=self.pause_reason,
         )
         self.on_cycle: list[Callable[[CycleRecord], None]] = []
         self.servers: list[Callable[[], None]] = []  # each stops one server
@@ -208,7 +208,8 @@ class Daemon:
 
     # configuration
 
-    def _pause_file(self) -> str | None:
+    def pause_reason(self) -> str | None:
+        """Why the pause file pauses the daemon, None if there is none."""
         path = Path(self.config.pause_file)
         try:
             return f"pause file {path} exists" if path.exists() else None
