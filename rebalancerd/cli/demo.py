@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rebalancerd.cli import demo_story as story
 from rebalancerd.cli.client import Client
-from rebalancerd.cli.demo_cluster import DEMO_DIR, HOT, config_text, demo_lab_spec
+from rebalancerd.cli.demo_cluster import DEMO_DIR, HOT, LINK_MBIT, config_text, demo_lab_spec
 from rebalancerd.cli.exits import CliError
 from rebalancerd.cli.output import say
 
@@ -49,6 +49,9 @@ def _real(limit_seconds: float, json_path: Path) -> int:
     from rebalancerd.lab import Lab, LabError
 
     deadline = time.monotonic() + limit_seconds
+    DEMO_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if DEMO_DIR.is_symlink() or DEMO_DIR.stat().st_uid != os.geteuid():
+        raise CliError(f"{DEMO_DIR} belongs to somebody else", "remove it")
     try:
         Lab.open(DEMO_DIR / "lab").down(lambda _line: None)  # what a killed demonstration left
     except LabError:
@@ -60,6 +63,8 @@ def _real(limit_seconds: float, json_path: Path) -> int:
         lab.up(lambda line: say(f"  {line}", "dim"))
         for guest in lab.guests:
             lab.wait_booted(guest.name, 90)
+        for host in lab.hosts:
+            lab.shape(host.name, rate_mbit=LINK_MBIT)
         config = DEMO_DIR / "rebalancerd.toml"
         config.write_text(config_text(lab, DEMO_DIR))
         say(f"  configuration {config}, log {DEMO_DIR / 'daemon.log'}", "dim")
@@ -140,10 +145,20 @@ def _wait(
 
 
 def _show_plan(client: Client) -> None:
-    from rebalancerd.record.planfile import parse_document
+    """The plan of the first migration, from the ledger."""
+    from rebalancerd.clock import SystemClock
+    from rebalancerd.record.sql_ledger import SqlLedger
+    from rebalancerd.serve.schemas import Watch
 
-    answer = client.get("plan", current="true")
-    story.plan(parse_document(answer["document"]))
+    seen = Watch.model_validate(client.get("watch"))
+    first = min((*seen.migrations, *seen.recent), key=lambda row: row.intent_at)
+    ledger = SqlLedger(f"sqlite:///{DEMO_DIR / 'state' / 'ledger.sqlite'}", SystemClock())
+    try:
+        made = ledger.plan(first.plan_id) if first.plan_id else None
+    finally:
+        ledger.close()
+    if made is not None:
+        story.plan(made)
 
 
 def _watch(client: Client, daemon: "subprocess.Popen[bytes]", deadline: float) -> "Watch":

@@ -224,13 +224,20 @@ def not_reverse(ask: Ask) -> Refusal | None:
 
 
 def gains_enough(ask: Ask) -> Refusal | None:
-    """The whole plan lowers the score by at least the minimum share (one step may only make room for another)."""
+    """The plan lowers the score, by at least the minimum share of what its own moves can change.
+
+    One step may only make room for another, so the plan counts as a whole; but hosts that no move can relieve do not
+    make a good move small, so the share is taken of the score without what remains after the plan.
+    """
     before, gain = ask.plan.before.total, ask.plan.before.total - ask.plan.after.total
-    if before > 0 and gain >= ask.ctx.settings.min_gain * before and gain > 0:
+    relieved = gain + max(0.0, ask.plan.after.cost)
+    if before > 0 and gain > 0 and gain >= ask.ctx.settings.min_gain * relieved:
         return None
-    share = f"{gain / before:.1%}" if before > 0 else "nothing"
+    share = f"{gain / relieved:.1%}" if relieved > 0 else "nothing"
     return about_plan(
-        Code.GAIN_TOO_SMALL, ask.plan.id, f"gains {share} of the score, {ask.ctx.settings.min_gain:.1%} needed"
+        Code.GAIN_TOO_SMALL,
+        ask.plan.id,
+        f"gains {share} of what it relieves once its cost is paid, {ask.ctx.settings.min_gain:.1%} needed",
     )
 
 

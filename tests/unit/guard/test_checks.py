@@ -320,7 +320,7 @@ class TestRest:
         elif case == "reverse":
             ctx = make.context(memory=make.remember(make.record(source="b", destination="a", ago=7000)))
         elif case == "gain":
-            extra = {"after": Score(total=9.9, unmet=9.9, imbalance=0.0)}
+            extra = {"after": Score(total=9.9, unmet=6.0, imbalance=0.0, cost=3.9)}
         elif case == "payback":
             move = make.move(payback_seconds=7200.0)
         else:
