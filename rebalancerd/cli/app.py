@@ -38,8 +38,8 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except CliError as error:
             talk(f"rebalancerd: {error.message}")
-            if error.hint:
-                talk(f"  {error.hint}")
+            for line in (*error.details, *([error.hint] if error.hint else [])):
+                talk(f"  {line}")
             raise typer.Exit(error.code) from error
 
 

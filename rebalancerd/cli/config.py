@@ -23,8 +23,8 @@ def load(path: Path) -> "Config":
     try:
         return read(path)
     except ConfigError as error:
-        hint = "" if path.exists() else "make one with `rebalancerd config generate`, or name it with --config"
-        raise CliError(str(error), hint) from error
+        problems = [problem.text() for problem in error.problems]
+        raise CliError(f"{path} cannot be used as configuration:", details=problems) from error
 
 
 @app.command()
@@ -34,7 +34,7 @@ def generate(
     ] = None,
 ) -> None:
     """Print an example configuration with every setting, its default and its meaning."""
-    from rebalancerd.config import example
+    from rebalancerd.config import generate as example
 
     text = example()
     if file is None:
@@ -63,10 +63,10 @@ def check(config: ConfigOption = DEFAULT_CONFIG, output: OutputOption = Output.T
 @app.command()
 def show(config: ConfigOption = DEFAULT_CONFIG, output: OutputOption = Output.TABLE) -> None:
     """Show the configuration in force, defaults included."""
-    from rebalancerd.config import show as shown
+    from rebalancerd.config import effective
 
     cfg = load(config)
     if output is Output.JSON:
         emit_json({"format": 1, "config": cfg.model_dump(mode="json")})
     else:
-        typer.echo(shown(cfg), nl=False)
+        typer.echo(effective(cfg), nl=False)

@@ -1,5 +1,7 @@
 """Exit codes, and the error that carries one."""
 
+from collections.abc import Sequence
+
 OK = 0
 ERROR = 1
 USAGE = 2
@@ -13,8 +15,8 @@ EPILOG = (
 
 
 class CliError(Exception):
-    """Ends the command with ``code``; message and hint go to standard error."""
+    """Ends the command with ``code``; message, details (a line each) and hint go to standard error."""
 
-    def __init__(self, message: str, hint: str = "", *, code: int = ERROR) -> None:
+    def __init__(self, message: str, hint: str = "", *, code: int = ERROR, details: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.message, self.hint, self.code = message, hint, code
+        self.message, self.hint, self.code, self.details = message, hint, code, tuple(details)

@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,7 @@ def _remove_stale(path: Path) -> None:
 class SocketServer:
     """Serves an application on a UNIX socket from a thread of its own. Takes no signals."""
 
-    def __init__(self, app: "ASGI3Application", path: Path, allowed_uids: Collection[int] | None = None) -> None:
+    def __init__(self, app: Callable[..., Any], path: Path, allowed_uids: Collection[int] | None = None) -> None:
         self.path = path
         self.allowed_uids = default_allowed_uids() if allowed_uids is None else frozenset(allowed_uids)
         self._socket: socket.socket | None = None
