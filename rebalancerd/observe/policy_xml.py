@@ -54,8 +54,8 @@ def _read(element: ET.Element) -> VmPolicy:
         raise ValueError(f"unknown attribute {unknown[0][:40]!r}")
     lists = {name: _entries(element, name) for name in LISTS}
     for child in element:
-        name = child.tag.removeprefix(f"{{{NAMESPACE}}}")
-        if name not in LISTS:
+        namespace, _, name = child.tag.rpartition("}")
+        if name not in LISTS or namespace != f"{{{NAMESPACE}":
             raise ValueError(f"unknown element <{name[:40]}>")
     mode = element.get("mode")
     if mode is not None and mode not in set(Mode):
