@@ -1,6 +1,5 @@
 """``rebalancerd plan`` and ``apply``."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +13,6 @@ from rebalancerd.cli.output import Output, emit_json, talk
 
 if TYPE_CHECKING:
     from rebalancerd.cluster.plan import Plan
-
-MAX_FILE_BYTES = 8 * 1024 * 1024
 
 
 def plan(
@@ -40,7 +37,7 @@ def plan(
     client = Client(socket_path(socket, config))
     made, document = _by_daemon(client) if client.is_there() else _standalone(client.path, config, seconds)
     if file is not None:
-        _write(file, document)
+        _write(file, made)
     if output is Output.JSON:
         emit_json(document)
     else:
@@ -90,29 +87,21 @@ def _standalone(socket: Path, config: Path, seconds: float) -> "tuple[Plan, dict
     return made, document(made)
 
 
-def _write(file: Path, document: dict[str, Any]) -> None:
-    """Write whole or not at all."""
-    part = file.with_name(file.name + ".part")
+def _write(file: Path, made: "Plan") -> None:
+    from rebalancerd.record.planfile import PlanFileError, write_plan
+
     try:
-        part.write_text(json.dumps(document, ensure_ascii=True, indent=2) + "\n", encoding="ascii")
-        part.replace(file)
+        write_plan(file, made)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise CliError(f"cannot write {file}: {error.strerror or error}") from error
+    except PlanFileError as error:
+        raise CliError(f"cannot write {file}: {error}") from error
 
 
 def _read(file: Path) -> dict[str, Any]:
+    from rebalancerd.record.planfile import PlanFileError, document, read_plan
+
     try:
-        with file.open("rb") as stream:
-            raw = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise CliError(f"cannot read {file}: {error.strerror or error}") from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise CliError(f"{file} is too large for a plan file")
-    try:
-        tree = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise CliError(f"{file} is no plan file: {error}", "make one with `rebalancerd plan -o FILE`") from error
-    if not isinstance(tree, dict):
-        raise CliError(f"{file} is no plan file: it holds no object", "make one with `rebalancerd plan -o FILE`")
-    return tree
+        return document(read_plan(file))
+    except PlanFileError as error:
+        raise CliError(str(error), "make one with `rebalancerd plan -o FILE`; it is not to be edited") from error

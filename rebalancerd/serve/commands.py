@@ -86,7 +86,7 @@ class Commands:
             plan = parse_document(document)
         except PlanFileError as error:
             hint = "make a new one with `rebalancerd plan -o FILE`; a plan file is not to be edited"
-            raise ProblemError("BAD_PLAN_FILE", str(error), hint, status=422) from error
+            raise ProblemError("BAD_PLAN_FILE", f"the plan file {error}", hint, status=422) from error
         self._must_act("apply")
         self._not_expired(plan)
         if plan.is_empty:
