@@ -7,6 +7,10 @@ from rebalancerd.cluster.vm import Vm
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
 
+# What QEMU is allowed, of what the VM accepts: it may use all of that for the last pages, and the fixed part of the
+# switch-over (device state, resume) and a link slower than rated come on top. Without the margin no bound ever fits.
+PRECOPY_SHARE = 0.6
+
 
 def downtime_limit(vm: Vm, settings: PlanSettings) -> float:
     """Seconds of downtime the VM accepts: its own limit, else the cluster's."""
@@ -17,7 +21,7 @@ def downtime_limit(vm: Vm, settings: PlanSettings) -> float:
 def options(vm: Vm, settings: PlanSettings) -> MigrationOptions:
     """Options its migration will run with; post-copy and throttling only where its policy allows them."""
     return MigrationOptions(
-        max_downtime_seconds=downtime_limit(vm, settings),
+        max_downtime_seconds=PRECOPY_SHARE * downtime_limit(vm, settings),
         postcopy=vm.policy.postcopy,
         auto_converge=vm.policy.auto_converge,
     )
