@@ -19,6 +19,7 @@ from rebalancerd.serve.api import create_app
 from rebalancerd.serve.peer import Peer
 from rebalancerd.serve.schemas import History, Status, Watch
 from rebalancerd.serve.socket_server import SocketServer
+from tests.unit.serve import serve_world as build
 
 
 class Connection(http.client.HTTPConnection):
@@ -51,32 +52,30 @@ class Asking:
         return answer.status, json.loads(text)
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[build.Current, Asking]]:
+    """One server for the module; what it serves is set per test."""
+    current = build.Current()
+    server = SocketServer(create_app(current), tmp_path_factory.mktemp("api") / "s")
+    server.start()
+    yield current, Asking(server.path)
+    server.stop()
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[Any], Asking]]:
+def serve(served: tuple[build.Current, Asking]) -> Callable[[Any], Asking]:
     """Serves a world."""
-    running: list[SocketServer] = []
 
     def start(world: Any) -> Asking:
-        server = SocketServer(create_app(world.control), tmp_path / "api.sock")
-        running.append(server)
-        server.start()
-        return Asking(server.path)
+        served[0].control = world.control
+        return served[1]
 
-    yield start
-    for server in running:
-        server.stop()
+    return start
 
 
 @pytest.fixture
 def ask(world: Any, serve: Callable[[Any], Asking]) -> Asking:
     return serve(world)
-
-
-@pytest.fixture
-def build(world: Any) -> Any:
-    import sys
-
-    return sys.modules[type(world).__module__]
 
 
 def test_status_tells_health_hosts_plan_and_last_cycle(ask: Asking) -> None:
@@ -105,7 +104,7 @@ def test_status_is_answered_before_the_first_cycle_and_without_a_ledger(world: A
     assert [h["unusable"] for h in body["hosts"]] == ["not seen yet"] * 3
 
 
-def test_watch_gives_progress_and_both_ends_predicted_and_estimated(world: Any, ask: Asking, build: Any) -> None:
+def test_watch_gives_progress_and_both_ends_predicted_and_estimated(world: Any, ask: Asking) -> None:
     running = build.make_migration(
         id="m-9", state=MigrationState.RUNNING, started_at=build.NOW - 4, ended_at=None, completion=None
     )
@@ -129,9 +128,7 @@ def test_watch_gives_progress_and_both_ends_predicted_and_estimated(world: Any, 
     assert [r.actual_seconds for r in seen.recent] == [9.0]
 
 
-def test_no_end_is_estimated_where_the_guest_dirties_faster_than_it_is_sent(
-    world: Any, ask: Asking, build: Any
-) -> None:
+def test_no_end_is_estimated_where_the_guest_dirties_faster_than_it_is_sent(world: Any, ask: Asking) -> None:
     world.executor.running = [build.make_migration(state=MigrationState.RUNNING, ended_at=None)]
     world.executor.readings[build.WEB] = Progress(
         elapsed_seconds=4, remaining_bytes=400, rate_bytes_per_second=10.0, dirty_bytes_per_second=20.0
@@ -140,7 +137,7 @@ def test_no_end_is_estimated_where_the_guest_dirties_faster_than_it_is_sent(
     assert ask("GET", "watch")[1]["migrations"][0]["estimated_end_at"] is None
 
 
-def test_history_by_vm_name(world: Any, ask: Asking, build: Any) -> None:
+def test_history_by_vm_name(world: Any, ask: Asking) -> None:
     world.ledger.records = [build.make_migration(), build.make_migration(id="m-2", vm_uuid=build.DB, vm_name="db1")]
 
     seen = History.model_validate(ask("GET", "history?vm=web1")[1])
@@ -149,14 +146,14 @@ def test_history_by_vm_name(world: Any, ask: Asking, build: Any) -> None:
     assert [c.id for c in History.model_validate(ask("GET", "history")[1]).cycles] == [7]
 
 
-def test_an_infinite_bound_is_null(world: Any, ask: Asking, build: Any) -> None:
+def test_an_infinite_bound_is_null(world: Any, ask: Asking) -> None:
     record = build.make_migration(predicted=build.cost(upper=float("inf")))
     world.ledger.records = [record]
 
     assert ask("GET", "history")[1]["migrations"][0]["predicted_seconds_upper"] is None
 
 
-def test_a_hostile_name_is_carried_as_data(ask: Asking, build: Any) -> None:
+def test_a_hostile_name_is_carried_as_data(ask: Asking) -> None:
     code, body = ask("GET", f"explain/vm?subject={build.EVIL}")
 
     assert code == 200
@@ -271,7 +268,7 @@ def test_a_mode_that_may_not_act_takes_no_plan(make_world: Any, serve: Any, mode
     assert world.ledger.commands == []
 
 
-def test_apply_records_the_plan_and_the_command(world: Any, ask: Asking, build: Any) -> None:
+def test_apply_records_the_plan_and_the_command(world: Any, ask: Asking) -> None:
     world.ledger.plans.clear()
     plan = build.make_plan()
 
@@ -284,7 +281,7 @@ def test_apply_records_the_plan_and_the_command(world: Any, ask: Asking, build: 
     assert plan.digest in body["message"]
 
 
-def test_a_plan_file_edited_by_hand_is_found_out(world: Any, ask: Asking, build: Any) -> None:
+def test_a_plan_file_edited_by_hand_is_found_out(world: Any, ask: Asking) -> None:
     tree = json.loads(json.dumps(document(build.make_plan())).replace('"h2"', '"h3"'))
 
     code, body = ask("POST", "apply", {"document": tree})
@@ -298,7 +295,7 @@ def test_what_is_no_plan_file_is_refused(ask: Asking, tree: object) -> None:
     assert ask("POST", "apply", {"document": tree})[1]["code"] == "BAD_PLAN_FILE"
 
 
-def test_apply_of_an_expired_empty_or_foreign_plan(world: Any, ask: Asking, build: Any) -> None:
+def test_apply_of_an_expired_empty_or_foreign_plan(world: Any, ask: Asking) -> None:
     late, empty = build.make_plan(expires_at=build.NOW - 1), build.make_plan(empty=True)
     assert ask("POST", "apply", {"document": document(late)})[1]["code"] == "PLAN_EXPIRED"
     assert ask("POST", "apply", {"document": document(empty)})[1]["code"] == "EMPTY_PLAN"
@@ -322,7 +319,7 @@ def test_closing_a_breaker_that_is_not_open(ask: Asking) -> None:
     assert ask("POST", "close-breaker", {})[1]["code"] == "BREAKER_CLOSED"
 
 
-def test_an_open_breaker_is_told_and_closed(world: Any, ask: Asking, build: Any) -> None:
+def test_an_open_breaker_is_told_and_closed(world: Any, ask: Asking) -> None:
     world.ledger.records = [build.make_migration(state=MigrationState.DUPLICATED)]
     assert "BREAKER_OPEN" in {c["code"] for c in ask("GET", "status")[1]["checks"]}
 
@@ -331,7 +328,7 @@ def test_an_open_breaker_is_told_and_closed(world: Any, ask: Asking, build: Any)
     assert "BREAKER_OPEN" not in {c["code"] for c in ask("GET", "status")[1]["checks"]}
 
 
-def test_abort_by_name_reaches_the_executor_and_the_ledger(world: Any, ask: Asking, build: Any) -> None:
+def test_abort_by_name_reaches_the_executor_and_the_ledger(world: Any, ask: Asking) -> None:
     assert ask("POST", "abort", {"vm": "web1"})[1]["code"] == "NOT_MOVING"
     world.executor.running = [build.make_migration(state=MigrationState.RUNNING, ended_at=None)]
 
@@ -343,7 +340,7 @@ def test_abort_by_name_reaches_the_executor_and_the_ledger(world: Any, ask: Aski
     assert world.ledger.commands[0].kind is CommandKind.ABORT
 
 
-def test_a_name_that_two_vms_have_needs_the_uuid(world: Any, ask: Asking, build: Any) -> None:
+def test_a_name_that_two_vms_have_needs_the_uuid(world: Any, ask: Asking) -> None:
     vms = (build.make_vm(build.WEB, "twin", "h1"), build.make_vm(build.DB, "twin", "h2"))
     world.loop.view.snapshot = build.make_snapshot(vms=vms)
 
@@ -354,7 +351,7 @@ def test_a_name_that_two_vms_have_needs_the_uuid(world: Any, ask: Asking, build:
     assert build.DB in body["hint"]
 
 
-def test_explanations(world: Any, ask: Asking, build: Any) -> None:
+def test_explanations(world: Any, ask: Asking) -> None:
     world.ledger.records = [build.make_migration()]
 
     vm = ask("GET", "explain/vm?subject=web1")[1]["lines"]

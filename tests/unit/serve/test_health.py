@@ -1,6 +1,5 @@
 """Health: a code for each condition, and how bad the whole is."""
 
-import sys
 from typing import Any
 
 import pytest
@@ -10,20 +9,16 @@ from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.cluster.refusal import Code, about_cluster, about_host
 from rebalancerd.cluster.snapshot import InFlight
 from rebalancerd.serve.health import Facts, checks, verdict
+from tests.unit.serve import serve_world as build
 
 
-@pytest.fixture
-def build(request: pytest.FixtureRequest) -> Any:
-    return sys.modules[type(request.getfixturevalue("world")).__module__]
-
-
-def codes(build: Any, **facts: Any) -> dict[str, str]:
+def codes(**facts: Any) -> dict[str, str]:
     base = {"now": build.NOW, "started_at": build.NOW - 3600, "cycle": build.make_cycle(hot_hosts=()), **facts}
     return {c.code: c.severity for c in checks(Facts(**base))}
 
 
-def test_nothing_wrong_is_ok(build: Any) -> None:
-    assert codes(build) == {}
+def test_nothing_wrong_is_ok() -> None:
+    assert codes() == {}
     assert verdict(()) == "HEALTH_OK"
 
 
@@ -38,17 +33,17 @@ def test_nothing_wrong_is_ok(build: Any) -> None:
         (Code.BALANCED, {}),
     ],
 )
-def test_refusals_of_the_whole_cluster(build: Any, code: Code, expected: dict[str, str]) -> None:
+def test_refusals_of_the_whole_cluster(code: Code, expected: dict[str, str]) -> None:
     cycle = build.make_cycle(hot_hosts=(), refusals=(about_cluster(code, "because"),))
 
-    assert codes(build, cycle=cycle) == expected
+    assert codes(cycle=cycle) == expected
 
 
-def test_no_room_counts_only_where_a_host_is_hot(build: Any) -> None:
+def test_no_room_counts_only_where_a_host_is_hot() -> None:
     refusals = (about_host(Code.NO_DESTINATION, "h1", "nowhere to go"),)
 
-    assert "NO_ROOM" not in codes(build, cycle=build.make_cycle(hot_hosts=(), refusals=refusals))
-    assert "NO_ROOM" in codes(build, cycle=build.make_cycle(hot_hosts=("h1",), refusals=refusals))
+    assert "NO_ROOM" not in codes(cycle=build.make_cycle(hot_hosts=(), refusals=refusals))
+    assert "NO_ROOM" in codes(cycle=build.make_cycle(hot_hosts=("h1",), refusals=refusals))
 
 
 @pytest.mark.parametrize(
@@ -59,41 +54,39 @@ def test_no_room_counts_only_where_a_host_is_hot(build: Any) -> None:
         ("absurd figures: 9000 cores busy of 4", "HOST_UNUSABLE"),
     ],
 )
-def test_an_unusable_host_by_its_reason(build: Any, reason: str, code: str) -> None:
+def test_an_unusable_host_by_its_reason(reason: str, code: str) -> None:
     assert code in codes(
-        build,
         snapshot=build.make_snapshot(
             hosts=(build.make_host("h1"), build.make_host("h2"), build.make_host("h3", reason))
         ),
     )
 
 
-def test_migrations_that_need_a_look(build: Any) -> None:
+def test_migrations_that_need_a_look() -> None:
     stuck = build.make_migration(state=MigrationState.STUCK, ended_at=None)
     unobserved = build.make_migration(id="m-2", state=MigrationState.UNOBSERVED, ended_at=None)
     doubled = build.make_migration(id="m-3", state=MigrationState.DUPLICATED)
 
-    found = codes(build, open_migrations=[stuck, unobserved], recent=[doubled])
+    found = codes(open_migrations=[stuck, unobserved], recent=[doubled])
 
     assert found == {"STUCK_MIGRATION": "err", "UNOBSERVED_MIGRATION": "warn", "VM_IN_DANGER": "err"}
 
 
-def test_a_foreign_migration_is_told(build: Any) -> None:
+def test_a_foreign_migration_is_told() -> None:
     flight = InFlight(vm_uuid=build.WEB, source="h1", destination=None, ours=False)
     hosts = tuple(build.make_host(n) for n in ("h1", "h2"))
 
-    assert codes(build, snapshot=build.make_snapshot(hosts=hosts, in_flight=(flight,))) == {"FOREIGN_MIGRATION": "warn"}
+    assert codes(snapshot=build.make_snapshot(hosts=hosts, in_flight=(flight,))) == {"FOREIGN_MIGRATION": "warn"}
 
 
-def test_silence_of_the_loop(build: Any) -> None:
-    assert codes(build, cycle=build.make_cycle(hot_hosts=(), started_at=build.NOW - 3600)) == {"CYCLE_LATE": "err"}
-    assert codes(build, cycle=None, started_at=build.NOW - 5) == {"WARMING_UP": "warn"}
-    assert codes(build, cycle=None, started_at=build.NOW - 3600) == {"CYCLE_LATE": "err"}
+def test_silence_of_the_loop() -> None:
+    assert codes(cycle=build.make_cycle(hot_hosts=(), started_at=build.NOW - 3600)) == {"CYCLE_LATE": "err"}
+    assert codes(cycle=None, started_at=build.NOW - 5) == {"WARMING_UP": "warn"}
+    assert codes(cycle=None, started_at=build.NOW - 3600) == {"CYCLE_LATE": "err"}
 
 
-def test_the_daemons_own_state(build: Any) -> None:
+def test_the_daemons_own_state() -> None:
     found = codes(
-        build,
         paused="paused by root",
         breaker_open="3 migrations failed",
         ledger_error="disk full",
@@ -112,7 +105,7 @@ def test_the_daemons_own_state(build: Any) -> None:
     }
 
 
-def test_the_verdict_is_the_worst_and_errors_stand_first(build: Any) -> None:
+def test_the_verdict_is_the_worst_and_errors_stand_first() -> None:
     found = checks(
         Facts(
             now=build.NOW, started_at=build.NOW, paused="p", ledger_error="away", cycle=build.make_cycle(hot_hosts=())
@@ -124,7 +117,7 @@ def test_the_verdict_is_the_worst_and_errors_stand_first(build: Any) -> None:
     assert verdict(found[1:]) == "HEALTH_WARN"
 
 
-def test_a_condition_told_twice_is_listed_once(build: Any) -> None:
+def test_a_condition_told_twice_is_listed_once() -> None:
     cycle = build.make_cycle(hot_hosts=(), refusals=(about_cluster(Code.BREAKER_OPEN, "from the cycle"),))
 
     found = checks(Facts(now=build.NOW, started_at=build.NOW, cycle=cycle, breaker_open="from the ledger"))

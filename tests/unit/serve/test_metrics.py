@@ -2,7 +2,6 @@
 
 import urllib.request
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,21 +11,14 @@ from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.cluster.refusal import Code, about_cluster
 from rebalancerd.serve.metrics import Metrics, serve_metrics
 from rebalancerd.serve.schemas import Check
-
-
-@pytest.fixture
-def build(request: pytest.FixtureRequest) -> Any:
-    """The makers of the conftest beside this file."""
-    import sys
-
-    return sys.modules[type(request.getfixturevalue("world")).__module__]
+from tests.unit.serve import serve_world as build
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
-def test_a_cycle_is_counted_with_its_decisions_and_refusals(build: Any) -> None:
+def test_a_cycle_is_counted_with_its_decisions_and_refusals() -> None:
     metrics = Metrics()
     refusal = replace(about_cluster(Code.BALANCED, "balanced"), count=3)
 
@@ -41,7 +33,7 @@ def test_a_cycle_is_counted_with_its_decisions_and_refusals(build: Any) -> None:
     assert value(metrics, "rebalancerd_mode", mode="auto") == 0
 
 
-def test_an_unknown_pressure_is_absent_never_zero(build: Any) -> None:
+def test_an_unknown_pressure_is_absent_never_zero() -> None:
     metrics = Metrics()
 
     metrics.observe_cycle(build.make_cycle())
@@ -53,7 +45,7 @@ def test_an_unknown_pressure_is_absent_never_zero(build: Any) -> None:
     assert value(metrics, "rebalancerd_host_fresh", host="h1") == 1
 
 
-def test_a_host_that_is_gone_leaves_no_figure_behind(build: Any) -> None:
+def test_a_host_that_is_gone_leaves_no_figure_behind() -> None:
     metrics, cycle = Metrics(), build.make_cycle()
     metrics.observe_cycle(cycle)
 
@@ -62,7 +54,7 @@ def test_a_host_that_is_gone_leaves_no_figure_behind(build: Any) -> None:
     assert value(metrics, "rebalancerd_host_pressure", host="h1", resource="cpu") is None
 
 
-def test_a_cycle_without_hosts_keeps_the_last_figures(build: Any) -> None:
+def test_a_cycle_without_hosts_keeps_the_last_figures() -> None:
     metrics = Metrics()
     metrics.observe_cycle(build.make_cycle())
 
@@ -71,7 +63,7 @@ def test_a_cycle_without_hosts_keeps_the_last_figures(build: Any) -> None:
     assert value(metrics, "rebalancerd_host_pressure", host="h1", resource="cpu") == 0.95
 
 
-def test_a_migration_is_counted_once_with_prediction_ratio(build: Any) -> None:
+def test_a_migration_is_counted_once_with_prediction_ratio() -> None:
     metrics, record = Metrics(), build.make_migration()
 
     metrics.observe_migration(record)
@@ -84,7 +76,7 @@ def test_a_migration_is_counted_once_with_prediction_ratio(build: Any) -> None:
     assert value(metrics, "rebalancerd_prediction_ratio_sum", figure="downtime") == pytest.approx(2.0)
 
 
-def test_a_failed_migration_has_a_verdict_but_no_duration(build: Any) -> None:
+def test_a_failed_migration_has_a_verdict_but_no_duration() -> None:
     metrics = Metrics()
 
     metrics.observe_migration(build.make_migration(state=MigrationState.FAILED, completion=None))
@@ -93,7 +85,7 @@ def test_a_failed_migration_has_a_verdict_but_no_duration(build: Any) -> None:
     assert value(metrics, "rebalancerd_migration_duration_seconds_count") == 0
 
 
-def test_migrations_before_the_start_of_the_daemon_are_not_counted_again(build: Any) -> None:
+def test_migrations_before_the_start_of_the_daemon_are_not_counted_again() -> None:
     metrics = Metrics()
 
     metrics.observe_ledger([build.make_migration()], since=build.NOW)
@@ -101,7 +93,7 @@ def test_migrations_before_the_start_of_the_daemon_are_not_counted_again(build: 
     assert value(metrics, "rebalancerd_migration_verdicts_total", state="succeeded") is None
 
 
-def test_open_migrations_by_state(build: Any) -> None:
+def test_open_migrations_by_state() -> None:
     metrics = Metrics()
     metrics.observe_open([build.make_migration(state=MigrationState.RUNNING, ended_at=None)])
     assert value(metrics, "rebalancerd_migrations", state="running") == 1
@@ -123,7 +115,7 @@ def test_state_gauges() -> None:
     assert value(metrics, "rebalancerd_health_check", code="PAUSED", severity="warn") == 1
 
 
-def test_a_scrape_over_http_names_no_vm(build: Any) -> None:
+def test_a_scrape_over_http_names_no_vm() -> None:
     """What Prometheus gets: every name of the manual is there, and no VM is a label."""
     metrics = Metrics()
     metrics.observe_cycle(build.make_cycle())
