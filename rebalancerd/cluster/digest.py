@@ -12,8 +12,13 @@ def canonical(value: object) -> str:
     Sets and mappings are ordered by the text of their keys; strings are quoted, so that no hostile name can imitate
     the text of another value. Raises TypeError for any other type.
     """
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool):
         return repr(value)
+    if isinstance(value, float):
+        # equal numbers have equal texts: 3.0 is 3, and subclasses such as numpy's print like plain floats
+        return repr(int(value)) if value.is_integer() else float.__repr__(value)
+    if isinstance(value, int) and not isinstance(value, Enum):
+        return int.__repr__(value)
     if isinstance(value, Enum):
         return canonical(value.value)
     if isinstance(value, str):

@@ -1,0 +1,168 @@
+"""Tables of the ledger. The migrations of ``alembic/versions`` build them; a test holds both together."""
+
+from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+_NUMBERED = {"sqlite_autoincrement": True}  # a number that was given once is never given again
+
+
+def _refusal(prefix: str = "", *, nullable: bool = False) -> tuple[Column[object], ...]:
+    """The columns of a refusal."""
+    return (
+        Column(f"{prefix}code", String(40), nullable=nullable),
+        Column(f"{prefix}kind", String(16), nullable=nullable),
+        Column(f"{prefix}subject", Text, nullable=nullable),
+        Column(f"{prefix}detail", Text, nullable=nullable),
+        Column(f"{prefix}destination", Text, nullable=True),
+        Column(f"{prefix}count", Integer, nullable=nullable),
+    )
+
+
+meta = Table("meta", metadata, Column("key", String(40), primary_key=True), Column("value", Text, nullable=False))
+
+cycles = Table(
+    "cycles",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("started_at", Float, nullable=False, index=True),
+    Column("mode", String(16), nullable=False),
+    Column("policy", String(40), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("plan_id", String(200), nullable=True),
+    Column("body", Text, nullable=False),  # CycleRecord without decisions and refusals, which have tables of their own
+    **_NUMBERED,
+)
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("cycle_id", Integer, ForeignKey("cycles.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("plan_id", String(200), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("vm_uuid", String(64), nullable=False, index=True),
+    Column("vm_name", Text, nullable=False, index=True),
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("migration_id", String(200), nullable=True),
+    *_refusal("refusal_", nullable=True),
+)
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("cycle_id", Integer, ForeignKey("cycles.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    *_refusal(),
+    Index(None, "subject", "cycle_id"),
+)
+plans = Table(
+    "plans",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("digest", String(64), nullable=False, index=True),
+    Column("format", Integer, nullable=False),
+    Column("policy", String(40), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    Column("basis", Text, nullable=False),
+    Column("body", Text, nullable=False),
+)
+steps = Table(
+    "steps",
+    metadata,
+    Column("plan_id", String(200), ForeignKey("plans.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("wave", Integer, nullable=False),
+    Column("vm_uuid", String(64), nullable=False, index=True),
+    Column("vm_name", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("why", Text, nullable=False),
+)
+migrations = Table(
+    "migrations",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String(200), nullable=False, unique=True),
+    Column("vm_uuid", String(64), nullable=False, index=True),
+    Column("vm_name", Text, nullable=False, index=True),
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("state", String(24), nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Column("ours", Boolean, nullable=False),
+    Column("plan_id", String(200), nullable=True),
+    Column("step", Integer, nullable=True),
+    Column("controller", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("intent_at", Float, nullable=False, index=True),
+    Column("ended_at", Float, nullable=True),
+    Column("body", Text, nullable=False),
+    # one VM has at most one migration of ours under way, whoever writes
+    Index(
+        "uq_migrations_open_vm",
+        "vm_uuid",
+        unique=True,
+        sqlite_where=text("is_open AND ours"),
+        postgresql_where=text("is_open AND ours"),
+    ),
+    **_NUMBERED,
+)
+migration_events = Table(
+    "migration_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("migration_id", String(200), ForeignKey("migrations.id"), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("state", String(24), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    **_NUMBERED,
+)
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("migration_id", String(200), ForeignKey("migrations.id"), primary_key=True),
+    Column("ended_at", Float, nullable=True, index=True),
+    Column("state", String(24), nullable=False),
+    Column("basis", Text, nullable=True),
+    Column("seconds", Float, nullable=True),
+    Column("predicted_seconds", Float, nullable=True),
+    Column("predicted_seconds_upper", Float, nullable=True),
+    Column("downtime_seconds", Float, nullable=True),
+    Column("predicted_downtime_seconds", Float, nullable=True),
+    Column("predicted_downtime_seconds_upper", Float, nullable=True),
+    Column("transferred_bytes", Float, nullable=True),
+    Column("predicted_bytes", Float, nullable=True),
+    Column("predicted_bytes_upper", Float, nullable=True),
+)
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(24), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("subject", Text, nullable=True),
+    Column("step", Integer, nullable=True),
+    Column("digest", String(64), nullable=True),
+    Column("until", Float, nullable=True),
+    Column("reason", Text, nullable=False),
+    **_NUMBERED,
+)
+approval_uses = Table(
+    "approval_uses",
+    metadata,
+    Column("command_id", Integer, ForeignKey("commands.id"), primary_key=True),
+    Column("used_for", String(200), primary_key=True),  # "step N", or the migration where its step is not known
+    Column("migration_id", String(200), nullable=False),
+    Column("at", Float, nullable=False),
+)
