@@ -208,11 +208,14 @@ class History:
         try:
             if not path.exists() and any(ring.exists() for ring in rings):
                 raise SlotIndexError(f"{path} is missing, so nobody knows whose columns these are")
-            return SlotIndex(path)
+            index = SlotIndex(path)
         except SlotIndexError as error:
             for file in (path, *rings):
                 _keep_aside(file, "unreadable", str(error))
-            return SlotIndex(path)
+            index = SlotIndex(path)
+        if not path.exists():
+            index.save()  # before any ring is made: a ring without an index belongs to nobody
+        return index
 
     def _open_ring(self, path: Path, tier: Tier, capacity: int) -> RingFile:
         try:
