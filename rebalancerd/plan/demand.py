@@ -5,11 +5,11 @@ now, so that a hopeful forecast cannot hide today's load.
 """
 
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rebalancerd.cluster.demand import cpu_demand_cores, sane
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm
@@ -57,22 +57,9 @@ class Demand:
         return found
 
 
-def sane(value: float | None) -> float | None:
-    """The value, or None for what no measurement can be: NaN, infinite, negative."""
-    return value if value is not None and isfinite(value) and value >= 0 else None
-
-
 def _memory_now(vm: Vm) -> float | None:
     """Bytes it holds; None if unknown. A running VM that holds nothing is a fault of the telemetry, not a fact."""
     return sane(vm.load.memory_bytes) or None
-
-
-def _cpu_now(vm: Vm, speed: float) -> float | None:
-    """Reference cores it uses plus those it waited for (vCPU delay, at most up to its vCPUs); None if unknown."""
-    used = sane(vm.load.cpu_cores)
-    if used is None:
-        return None
-    return max(used, min(used + (sane(vm.load.steal_cores) or 0.0), float(vm.facts.vcpus))) * speed
 
 
 def build(snapshot: Snapshot, scenarios: Scenarios) -> Demand:
@@ -98,7 +85,8 @@ def build(snapshot: Snapshot, scenarios: Scenarios) -> Demand:
         speed = snapshot.host(vm.host).speed_factor
         if not there[i]:
             cpu[i], memory[i] = vm.facts.vcpus * speed, vm.facts.memory_bytes
-        now_cpu, now_memory = _cpu_now(vm, speed), _memory_now(vm)
+        asked = cpu_demand_cores(vm)
+        now_cpu, now_memory = None if asked is None else asked * speed, _memory_now(vm)
         known[i] &= now_cpu is not None and now_memory is not None
         cpu[i, -1] = cpu[i, :-1].max() if now_cpu is None else now_cpu
         memory[i, -1] = memory[i, :-1].max() if now_memory is None else now_memory

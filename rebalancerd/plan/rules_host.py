@@ -2,10 +2,10 @@
 
 from math import isnan
 
+from rebalancerd.cluster.demand import sane
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.plan.ask import Ask
-from rebalancerd.plan.demand import sane
 from rebalancerd.plan.wording import listed, shown
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rebalancerd.cluster.demand import sane
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.scenarios import Hotspot
@@ -208,18 +209,18 @@ def overhead(host: Host, vms: Iterable[Vm]) -> tuple[float, float]:
     """
     rows = list(vms)
     cpu, memory = 0.0, 0.0
-    busy, used = demand.sane(host.load.cpu_cores), demand.sane(host.load.memory_used_bytes)
+    busy, used = sane(host.load.cpu_cores), sane(host.load.memory_used_bytes)
     if busy is not None:
-        guests = sum(demand.sane(vm.load.cpu_cores) or 0.0 for vm in rows)
+        guests = sum(sane(vm.load.cpu_cores) or 0.0 for vm in rows)
         cpu = max(0.0, busy - guests - host.reserved_cores) * host.speed_factor
     if used is not None:
-        held = sum(demand.sane(vm.load.memory_bytes) or 0.0 for vm in rows)
+        held = sum(sane(vm.load.memory_bytes) or 0.0 for vm in rows)
         memory = max(0.0, used - held - host.reserved_memory_bytes)
     return cpu, memory
 
 
 def _number(value: float | None) -> float:
-    known = demand.sane(value)
+    known = sane(value)
     return float("nan") if known is None else float(known)
 
 

@@ -13,6 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from rebalancerd.cluster.demand import cpu_demand_cores, sane
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
@@ -49,8 +50,7 @@ class PersistenceDemand:
     def scenarios(self, snapshot: Snapshot, cpu: Series, memory: Series) -> Scenarios:
         """K joint paths over H steps for every VM. ``cpu`` in cores of the VM's host, ``memory`` in bytes.
 
-        CPU demand is use plus steal (time runnable but not run), at most all vCPUs, in reference cores of the host the
-        VM is on now. A VM whose load is unknown, or whose host is not usable, gets a flat cautious stand-in and
+        CPU demand is that of ``cluster.demand.cpu_demand_cores``, in reference cores of the host the VM is on now. A VM whose load is unknown, or whose host is not usable, gets a flat cautious stand-in and
         ``known`` False: the highest CPU recorded in the window (no less than a quarter of its vCPUs), or all its vCPUs,
         and its configured memory. A VM with a known load but no usable history keeps ``known`` True and gets the
         assumed spread above. A VM that is shut off asks for nothing.
@@ -132,23 +132,10 @@ class PersistenceDemand:
         return (z[:, None] * growth[None, :]).ravel().astype(np.float32)
 
 
-def cpu_demand_cores(vm: Vm) -> float | None:
-    """CPU a VM asks for now, in cores of its host: use plus steal where told, at most its vCPUs; None is unknown."""
-    used = sane(vm.load.cpu_cores)
-    if used is None:
-        return None
-    return min(used + (sane(vm.load.steal_cores) or 0.0), float(max(1, vm.facts.vcpus)))
-
-
 def memory_demand_bytes(vm: Vm) -> float | None:
     """Memory a VM holds now; None is unknown. A running VM that holds none is a fault of the telemetry, not a fact."""
     held = sane(vm.load.memory_bytes)
     return held if held else None
-
-
-def sane(value: float | None) -> float | None:
-    """The value, or None for what no measurement can be: NaN, infinite, negative."""
-    return value if value is not None and np.isfinite(value) and value >= 0 else None
 
 
 def _cpu_now(vms: tuple[Vm, ...]) -> _Present:

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebalancerd.cluster.decision import HostPressure
+from rebalancerd.cluster.demand import cpu_demand_cores, sane
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.scenarios import Hotspot, Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import Vm
-from rebalancerd.predict.demand import cpu_demand_cores, memory_demand_bytes, sane
+from rebalancerd.predict.demand import memory_demand_bytes
 from rebalancerd.predict.settings import ContentionLimits
 
 CPU, MEMORY = "cpu", "memory"

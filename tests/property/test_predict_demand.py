@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from rebalancerd.cluster.demand import cpu_demand_cores
 from rebalancerd.cluster.host import Host, HostFacts
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
-from rebalancerd.predict.demand import PersistenceDemand, cpu_demand_cores, memory_demand_bytes
+from rebalancerd.predict.demand import PersistenceDemand, memory_demand_bytes
 from rebalancerd.predict.settings import PredictSettings
 
 figure = st.one_of(st.none(), st.floats(width=32), st.floats(0, 16, width=32))

@@ -116,7 +116,11 @@ class TestPresent:
         return float(predict(snapshot(guest), series(**{guest.uuid: [0.5] * 40})).cpu_cores[0, 0])
 
     def test_starved_guests_want_more_than_they_use(self):
-        assert self.flat(vm("u", cpu=1.0, steal=0.5)) == pytest.approx(1.5)
+        assert self.flat(vm("u", cpu=1.0, steal=0.1)) == pytest.approx(1.1)
+
+    def test_delay_tells_that_a_guest_is_starved_not_by_how_much(self):
+        """Three guests that want a third of a core each on half a core are runnable all the time."""
+        assert self.flat(vm("u", cpu=0.17, steal=0.83)) == pytest.approx(0.17 * 1.25)
 
     def test_nobody_wants_more_than_all_vcpus(self):
         assert self.flat(vm("u", cpu=3.5, steal=2.0)) == pytest.approx(4.0)
