@@ -1,0 +1,120 @@
+"""The real daemon as a process of its own, on the lab's hosts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rebalancerd.record.sql_ledger import SqlLedger
+
+from rebalancerd.clock import SystemClock
+from rebalancerd.cluster.migration import MigrationRecord
+from rebalancerd.lab import Lab
+
+
+class DaemonOnLab:
+    """Starts, asks, kills and restarts ``rebalancerd run``; the state directory stays the same over restarts."""
+
+    def __init__(self, lab: Lab, directory: Path, *, mode: str = "auto", extra: str = "", host_extra: str = "") -> None:
+        self.lab, self.directory = lab, directory
+        self.socket = directory / "api.sock"
+        self.config = directory / "rebalancerd.toml"
+        self.log = directory / "daemon.log"
+        self.config.write_text(self._config(mode, extra, host_extra))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def _config(self, mode: str, extra: str, host_extra: str) -> str:
+        text = [
+            f'mode = "{mode}"',
+            f'state_dir = "{self.directory / "state"}"',
+            f'pause_file = "{self.directory / "pause"}"',
+            "[ticks]\nsample = 2\nprobe = 3\ndecide = 3",
+            "[observe]\nstale_after = 15\nflap_stable = 5",
+            f'[serve]\nsocket = "{self.socket}"\nmetrics_listen = ""',
+            '[log]\nlevel = "debug"\nformat = "json"',
+            extra,
+        ]
+        text += [
+            f'[[hosts]]\nname = "{host.name}"\nuri = "{host.uri}"\npeer_uri = "{host.peer_uri}"\n'
+            f'migration_uri = "tcp://{host.migration_address}"\ncores = {host.cpu_quota_cores}\n'
+            f'link = "1 Gbit/s"\n{host_extra}'
+            for host in self.lab.hosts
+        ]
+        return "\n".join(text) + "\n"
+
+    def start(self) -> "DaemonOnLab":
+        """Start it and wait until it answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rebalancerd", "run", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+            )
+        self.wait(lambda: self.cli("status").returncode == 0, 30, "the daemon answers")
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def cli(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """One command, as an operator types it."""
+        environment = {**os.environ, "REBALANCERD_SOCKET": str(self.socket), "REBALANCERD_CONFIG": str(self.config)}
+        return subprocess.run(
+            [sys.executable, "-m", "rebalancerd", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def ask(self, *words: str) -> Any:
+        """The JSON answer of a command that must succeed."""
+        answer = self.cli(*words, "--output", "json")
+        assert answer.returncode == 0, answer.stderr
+        return json.loads(answer.stdout)
+
+    def migrations(self) -> tuple[MigrationRecord, ...]:
+        """What the ledger says, read beside the daemon."""
+        ledger = SqlLedger(f"sqlite:///{self.directory / 'state' / 'ledger.sqlite'}", SystemClock())
+        try:
+            return ledger.migrations()
+        finally:
+            ledger.close()
+
+    def wait(self, reached: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait until ``reached``; fails with the end of the log."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process is None or self.process.poll() is None, f"daemon ended: {self.tail()}"
+            if reached():
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"not within {seconds} s: {what}\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-6000:] if self.log.exists() else ""
+
+    def close(self) -> None:
+        """End it whatever state it is in."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
