@@ -202,7 +202,7 @@ class Courses:
                 reason=printable("; ".join(part for part in parts if part), 1000),
                 ended_at=ended,
                 autostart_restored=restored,
-                completion=self._completion(record) if standing.state in ARRIVED else None,
+                completion=self._completion(watch) if standing.state in ARRIVED else None,
             ),
         )
 
@@ -219,15 +219,20 @@ class Courses:
             return False, f"autostart not restored: {error}"
         return True, ""
 
-    def _completion(self, record: MigrationRecord) -> Completion | None:
-        for host in (record.destination, record.source):
+    def completions(self, record: MigrationRecord) -> tuple[Completion, ...]:
+        """What source and destination, in this order, tell of a finished migration of that VM; it may be an earlier one."""
+        found = []
+        for host in (record.source, record.destination):
             try:
                 completion = self._read.completion(host, record.vm_uuid)
             except HostError:
                 continue
             if completion is not None:
-                return completion
-        return None
+                found.append(completion)
+        return tuple(found)
+
+    def _completion(self, watch: Watch) -> Completion | None:
+        return next((c for c in self.completions(watch.record) if c not in watch.older_completions), None)
 
     # the ledger
 

@@ -106,6 +106,7 @@ class Executor:
         if isinstance(cleared, Refusal):
             return cleared
         record = self._intent(step, plan, cleared.facts, cycle_id)
+        older = self._courses.completions(record)
         intent_at = self._clock.monotonic()
         self._ledger.open_intent(record)
         start_before = intent_at + self._settings.start_before_seconds
@@ -115,6 +116,7 @@ class Executor:
             deadline_at=intent_at + deadline_seconds(self._settings, step.move.cost, cleared.facts.memory_bytes),
             abandon_at=start_before + self._settings.lease_seconds,
             memory_bytes=cleared.facts.memory_bytes,
+            older_completions=older,
         )
         with watch.lock:
             with self._lock:

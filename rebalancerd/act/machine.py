@@ -130,7 +130,7 @@ def settle(look: Look, settings: ActSettings) -> Standing:
     if patience is Patience.NONE and (look.call_open or (at_home and not look.begun)):
         patience = Patience.SETTLE  # the call is about to return, or a job may still begin
     if look.call_open and (at_home or found.state is MigrationState.VM_STOPPED):
-        return _call_hangs(look)
+        return _call_hangs(look, settings)
     if look.held_seconds < _seconds(patience, settings) or (
         patience is Patience.LOST_SOURCE_AFTER_DEADLINE and not look.overdue
     ):
@@ -158,8 +158,8 @@ def _waiting(look: Look) -> Standing:
     return Standing(state=look.state)
 
 
-def _call_hangs(look: Look) -> Standing:
-    if look.overdue:
+def _call_hangs(look: Look, settings: ActSettings) -> Standing:
+    if look.overdue and look.held_seconds >= settings.settle_seconds:
         return Standing(state=MigrationState.STUCK, reason="libvirt's call does not return, and no job is seen")
     return _waiting(look)
 

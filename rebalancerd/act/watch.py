@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from rebalancerd.act.deadline import deadline_seconds
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.act.stall import StallTrack
-from rebalancerd.cluster.migration import MigrationRecord, Progress
+from rebalancerd.cluster.migration import Completion, MigrationRecord, Progress
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.ports import HostError, MigrationHandle
 
@@ -19,7 +19,8 @@ class Watch:
 
     ``begun_at``: hand-over, or adoption until its job tells its age. ``abandon_at``: from when on an intent without a
     job can no longer become one. ``pair`` and ``pair_since``: both hosts' states as last seen, and since when.
-    ``unsaved``: the record is newer than the ledger's.
+    ``unsaved``: the record is newer than the ledger's. ``older_completions``: figures of earlier migrations, which the hosts
+    still told when this one was handed over.
     """
 
     record: MigrationRecord
@@ -42,6 +43,7 @@ class Watch:
     silent_seconds: float = 0.0
     restoring_since: float | None = None
     unsaved: bool = False
+    older_completions: tuple[Completion, ...] = ()
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

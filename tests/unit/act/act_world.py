@@ -21,6 +21,7 @@ from rebalancerd.ports import HostError, HostRefusedError, HostUnreachableError,
 VM = "11111111-2222-3333-4444-555555555555"
 OTHER = "99999999-2222-3333-4444-555555555555"
 SETTINGS = ActSettings()
+OPTIONS = MigrationOptions()
 FACTS = VmFacts(uuid=VM, name="web", vcpus=1, memory_bytes=GIB, machine="pc-i440fx-7.2", autostart=True)
 
 
@@ -94,7 +95,7 @@ class ActWorld:
     migrate_fails: HostError | None = None
     before_migrate: Callable[[], None] = lambda: None
     abort_fails: HostError | None = None
-    completion_of: Completion | None = Completion(total_seconds=3.0, downtime_seconds=0.1)
+    completion_of: Completion | None = None
     calls: list[tuple[str, ...]] = field(default_factory=list)
     effects: int = 0
     crash_after: int | None = None
@@ -130,6 +131,7 @@ class ActWorld:
         # libvirt loses the autostart flag
         self.domains[(job.destination, job.vm_uuid)] = Domain(state, persistent=was.persistent, autostart=False)
         job.returned, job.error = True, error
+        self.completion_of = Completion(total_seconds=3.0, downtime_seconds=0.1)
 
     def roll_back(self, error: HostError | None = None) -> None:
         job = self.job()
@@ -304,7 +306,7 @@ def one_step_plan(
     vm_uuid: str = VM,
     source: str = "a",
     destination: str = "b",
-    options: MigrationOptions = MigrationOptions(),
+    options: MigrationOptions = OPTIONS,
     expires_in_seconds: float = 600.0,
 ) -> Plan:
     move = Move(

@@ -7,7 +7,7 @@ import pytest
 
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.cost import MigrationOptions
-from rebalancerd.cluster.migration import MigrationRecord, MigrationState
+from rebalancerd.cluster.migration import Completion, MigrationRecord, MigrationState
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import DomainState
@@ -183,6 +183,16 @@ class TestSuccess:
         assert record.completion.downtime_seconds == 0.1
         assert record.seconds == pytest.approx(2.0)
         assert scene.executor.active() == ()
+
+    def test_figures_of_an_earlier_migration_are_not_taken_for_this_ones(self) -> None:
+        """libvirt's events are kept per host; the one of this migration may be missed."""
+        scene = Scene()
+        scene.world.completion_of = Completion(total_seconds=77.0)
+        scene.started()
+        scene.world.arrive()
+        scene.world.completion_of = Completion(total_seconds=77.0)
+        scene.executor.tick()
+        assert scene.ledger.last().completion is None
 
     def test_the_verdict_comes_with_the_first_look_after_the_return(self) -> None:
         scene = Scene()
