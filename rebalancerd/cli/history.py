@@ -45,6 +45,6 @@ def history(
         columns = ("CYCLE", "AT", "TOOK", "MODE", "POLICY", "OUTCOME", "REASON")
         show(table(columns, rows, numbers=(0, 2))) if seen.cycles else say("no cycle is on record")
     elif seen.migrations:
-        show(ended_table(seen.migrations, seen.now))
+        show(ended_table(seen.migrations, seen.now, ids=True))
     else:
         say("no migration is on record" + (" for this VM" if vm is not None else ""))

@@ -66,7 +66,7 @@ def _serve(daemon: "Daemon") -> "Servers":
         servers.start(
             Path(cfg.serve.socket),
             allowed_uids=default_allowed_uids() | set(cfg.serve.allowed_uids),
-            metrics_at=cfg.serve.metrics_address(),
+            metrics_at=cfg.metrics_address(),
         )
     except (SocketInUseError, OSError, RuntimeError) as error:
         raise CliError(f"cannot serve: {error}", "see [serve] in the configuration") from error

@@ -34,9 +34,10 @@ def status(
 
 
 def _print(seen: "Status", *, every_host: bool) -> None:
-    from rebalancerd.serve.wording import span
+    from rebalancerd.serve.wording import counted, span
 
-    head = f"rebalancerd {seen.version} · mode {seen.mode} · {len(seen.hosts)} hosts, {seen.vms} VMs"
+    size = f"{counted(len(seen.hosts), 'host')}, {counted(seen.vms, 'VM')}"
+    head = f"rebalancerd {seen.version} · mode {seen.mode} · {size}"
     up = span(max(0.0, seen.now - seen.started_at))
     line = plain(f"{seen.health:<12}", HEALTH_STYLE.get(seen.health))
     line.append_text(plain(f"{head} · up {up}"))
@@ -58,7 +59,7 @@ def _print(seen: "Status", *, every_host: bool) -> None:
 
 
 def _print_doing(seen: "Status") -> None:
-    from rebalancerd.serve.wording import span
+    from rebalancerd.serve.wording import counted, span
 
     if seen.cycle is not None:
         ago = span(max(0.0, seen.now - seen.cycle.at))
@@ -76,7 +77,7 @@ def _print_doing(seen: "Status") -> None:
         waits = f", waits for `rebalancerd approve {seen.plan.id}`" if seen.plan.awaits_approval else ""
         left = seen.plan.expires_at - seen.now
         life = f"expires in {span(left)}" if left > 0 else "expired"
-        say(f"plan         {seen.plan.id}, {seen.plan.steps} steps, {life}{waits}: {seen.plan.why}")
+        say(f"plan         {seen.plan.id}, {counted(seen.plan.steps, 'step')}, {life}{waits}: {seen.plan.why}")
     if seen.drained:
         say(f"drained      {', '.join(seen.drained)}")
     for note in seen.guard_notes[:3]:

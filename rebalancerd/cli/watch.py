@@ -151,8 +151,8 @@ def rate(value: float | None) -> str:
     return "?" if value is None else f"{value / 1024**2:.1f} MiB/s"
 
 
-def ended_table(rows: "tuple[MigrationRow, ...]", now: float) -> "RenderableType":
-    """Ended migrations, predicted against actual."""
+def ended_table(rows: "tuple[MigrationRow, ...]", now: float, *, ids: bool = False) -> "RenderableType":
+    """Ended migrations, predicted against actual; ``ids``: with the id that `explain move` takes."""
     from rebalancerd.serve.wording import size, span
 
     columns = ("VM", "FROM → TO", "ENDED", "VERDICT", "TOOK", "PREDICTED", "DOWNTIME", "PREDICTED", "SENT", "PREDICTED")
@@ -172,9 +172,10 @@ def ended_table(rows: "tuple[MigrationRow, ...]", now: float) -> "RenderableType
             _or_dash(row.predicted_downtime_seconds, span),
             _or_dash(row.actual_bytes, size),
             _or_dash(row.predicted_bytes, size),
+            *((row.id,) if ids else ()),
         )
 
-    return table(columns, (words(row) for row in rows), numbers=(4, 5, 6, 7, 8, 9))
+    return table((*columns, *(("ID",) if ids else ())), (words(row) for row in rows), numbers=(4, 5, 6, 7, 8, 9))
 
 
 def _or_dash(value: float | None, words: object) -> str:

@@ -11,6 +11,7 @@ from rebalancerd.record.planfile import PlanFileError, parse_document
 from rebalancerd.serve.control import Control, ledger_away
 from rebalancerd.serve.problem import ProblemError, did_you_mean
 from rebalancerd.serve.schemas import CommandAnswer
+from rebalancerd.serve.wording import counted, span
 
 WHOLE_PLAN = 0
 
@@ -24,7 +25,7 @@ class Commands:
     def pause(self, by: str, *, seconds: float | None = None, reason: str = "") -> CommandAnswer:
         """Start no migration until resumed, or for that long; running ones go on."""
         until = self._now() + seconds if seconds is not None else None
-        tail = f" for {seconds:.0f} s" if seconds is not None else " until `rebalancerd resume`"
+        tail = f" for {span(seconds)}" if seconds is not None else " until `rebalancerd resume`"
         message = f"paused{tail}: nothing is started; running migrations go on"
         return self._write(CommandKind.PAUSE, by, message, until=until, reason=reason)
 
@@ -66,7 +67,7 @@ class Commands:
         """Allow a plan, or one step of it, once."""
         self._must_act("approve")
         plan = self._plan(plan_id, step, digest)
-        what = f"step {step} of {plan.id}" if step else f"{plan.id} ({len(plan.steps)} steps)"
+        what = f"step {step} of {plan.id}" if step else f"{plan.id} ({counted(len(plan.steps), 'step')})"
         message = f"approved {what}, digest {plan.digest}: started as guards and waves allow"
         return self._write_for(CommandKind.APPROVE, by, message, plan=plan, step=step, reason=reason)
 
@@ -96,9 +97,7 @@ class Commands:
             self._control.ledger.record_plan(plan)
         except LedgerUnavailableError as error:
             raise ledger_away(error) from error
-        message = (
-            f"applied {plan.id} ({len(plan.steps)} steps), digest {plan.digest}: started as guards and waves allow"
-        )
+        message = f"applied {plan.id} ({counted(len(plan.steps), 'step')}), digest {plan.digest}: started as guards and waves allow"
         return self._write_for(CommandKind.APPLY, by, message, plan=plan, step=None, reason=reason)
 
     def close_breaker(self, by: str, *, reason: str = "") -> CommandAnswer:
@@ -125,7 +124,7 @@ class Commands:
         running = [r for r in executor.active() if r.vm_uuid == uuid] if executor is not None else []
         if not running or executor is None:
             raise ProblemError(
-                "NOT_MOVING", f"no migration of ours moves {vm!r}", "see `rebalancerd watch`", status=409
+                "NOT_MOVING", f"no migration of ours moves “{vm}”", "see `rebalancerd watch`", status=409
             )
         answer = self._write(
             CommandKind.ABORT, by, "abort asked for: the VM goes on on its source", subject=uuid, reason=reason
@@ -141,7 +140,7 @@ class Commands:
     def _host(self, given: str) -> str:
         known = self._control.host_names()
         if given not in known:
-            raise ProblemError("UNKNOWN_HOST", f"no host {given!r}", did_you_mean(given, known), status=404)
+            raise ProblemError("UNKNOWN_HOST", f"no host “{given}”", did_you_mean(given, known), status=404)
         return given
 
     def _must_act(self, what: str) -> None:
@@ -166,7 +165,7 @@ class Commands:
             view = self._control.loop.view
             current = [view.plan.id] if view is not None and view.plan is not None and not view.plan.is_empty else []
             hint = f"the plan under way is {current[0]}" if current else "no plan is under way; see `rebalancerd plan`"
-            raise ProblemError("UNKNOWN_PLAN", f"no plan {plan_id!r}", hint, status=404)
+            raise ProblemError("UNKNOWN_PLAN", f"no plan “{plan_id}”", hint, status=404)
         if digest is not None and digest != plan.digest:
             hint = "look at it again with `rebalancerd plan` before you decide"
             message = f"{plan.id} has digest {plan.digest}, not {digest}"

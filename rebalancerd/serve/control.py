@@ -223,9 +223,9 @@ class Control:
         found = sorted(names.get(given, ()))
         if len(found) > 1:
             hint = f"give the UUID: {', '.join(found)}"
-            raise ProblemError("AMBIGUOUS_VM", f"{len(found)} VMs are called {given!r}", hint, status=409)
+            raise ProblemError("AMBIGUOUS_VM", f"{len(found)} VMs are called “{given}”", hint, status=409)
         if not found:
-            raise ProblemError("UNKNOWN_VM", f"no VM {given!r} is known", did_you_mean(given, names), status=404)
+            raise ProblemError("UNKNOWN_VM", f"no VM “{given}” is known", did_you_mean(given, names), status=404)
         return found[0]
 
     def remembered(self) -> Remembered:

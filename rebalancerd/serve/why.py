@@ -16,7 +16,7 @@ from rebalancerd.serve.control import Control, ledger_away
 from rebalancerd.serve.problem import ProblemError, did_you_mean
 from rebalancerd.serve.rows import cycle_row, migration_row
 from rebalancerd.serve.schemas import Explanation
-from rebalancerd.serve.wording import cores, instant, share, size, span
+from rebalancerd.serve.wording import cores, counted, instant, share, size, span
 
 KINDS = ("vm", "host", "cycle", "move")
 SHOWN_MOVES = 3
@@ -34,7 +34,7 @@ def explain(control: Control, kind: str, subject: str) -> Explanation:
         return _cycle(control, subject)
     if kind == "move":
         return _move(control, subject)
-    raise ProblemError("UNKNOWN_KIND", f"cannot explain a {kind!r}", f"one of: {', '.join(KINDS)}", status=404)
+    raise ProblemError("UNKNOWN_KIND", f"cannot explain a “{kind}”", f"one of: {', '.join(KINDS)}", status=404)
 
 
 # a VM
@@ -130,7 +130,7 @@ def _destinations(view: LoopView, vm: Vm) -> list[str]:
 def _host(control: Control, name: str) -> Explanation:
     known = control.host_names()
     if name not in known:
-        raise ProblemError("UNKNOWN_HOST", f"no host {name!r}", did_you_mean(name, known), status=404)
+        raise ProblemError("UNKNOWN_HOST", f"no host “{name}”", did_you_mean(name, known), status=404)
     view, now = control.loop.view, control.clock.wall()
     if view is None:
         lines = ["No cycle has looked at it yet."]
@@ -140,7 +140,7 @@ def _host(control: Control, name: str) -> Explanation:
     for vm in guests[:8]:
         lines.append(f"VM {vm.name}: {cores(vm.load.cpu_cores)}, {size(vm.load.memory_bytes)}.")
     if len(guests) > 8:
-        lines.append(f"and {len(guests) - 8} VMs more.")
+        lines.append(f"and {counted(len(guests) - 8, 'VM')} more.")
     told = control.remembered()
     if name in told.operator.drained:
         lines.append("An operator asked to drain it (`rebalancerd undrain` takes that back).")
@@ -222,7 +222,7 @@ def _cycle(control: Control, given: str) -> Explanation:
     for host in record.hosts:
         state = "unusable: " + host.unusable if host.unusable else ("hot" if host.host in hot else "fine")
         lines.append(
-            f"Host {host.host} ({state}): {host.vms} VMs, CPU {share(host.cpu_now)} now, {share(host.cpu_p95)} p95, "
+            f"Host {host.host} ({state}): {counted(host.vms, 'VM')}, CPU {share(host.cpu_now)} now, {share(host.cpu_p95)} p95, "
             f"memory {share(host.memory_now)} now, {share(host.memory_p95)} p95."
         )
     for d in record.decisions:
@@ -253,7 +253,7 @@ def _find_cycle(control: Control, given: str) -> CycleRecord:
     if found and found[0].id == number:
         return found[0]
     hint = f"the newest is {newest[0].id}; a number, or `{LAST}`" if newest else "no cycle is on record yet"
-    raise ProblemError("UNKNOWN_CYCLE", f"no cycle {given!r}", hint, status=404)
+    raise ProblemError("UNKNOWN_CYCLE", f"no cycle “{given}”", hint, status=404)
 
 
 # a move
@@ -267,7 +267,7 @@ def _move(control: Control, given: str) -> Explanation:
         near = [r for r in records if r.id.startswith(given)] if given else []
         if len(near) != 1:
             hint = "see `rebalancerd history` for migration ids; `rebalancerd explain vm NAME` shows a VM's last moves"
-            raise ProblemError("UNKNOWN_MOVE", f"no migration {given!r}", hint, status=404)
+            raise ProblemError("UNKNOWN_MOVE", f"no migration “{given}”", hint, status=404)
         record = near[0]
     lines = [_moved(control, record, now)]
     move = _move_of(control, record)
@@ -329,7 +329,9 @@ def _predicted_and_actual(record: MigrationRecord) -> list[str]:
             size(done.transferred_bytes if done else None),
         ),
     )
-    lines = [f"{label}: predicted {value} (at most {upper}), actual {actual}." for label, value, upper, actual in rows]
+    lines = [
+        f"{label}: predicted {value} (upper bound {upper}), actual {actual}." for label, value, upper, actual in rows
+    ]
     return [f"Prediction by {predicted.basis}:", *lines]
 
 

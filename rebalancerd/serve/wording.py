@@ -15,11 +15,11 @@ def instant(epoch_seconds: float) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """``80 ms``, ``9.2 s``, ``3 min``, ``2.5 h``, ``3 days``; ``unknown`` for None, ``no bound`` for infinity."""
+    """``80 ms``, ``9.2 s``, ``3 min``, ``2.5 h``, ``3 days``; ``unknown`` for None, ``unbounded`` for infinity."""
     if seconds is None or math.isnan(seconds):
         return "unknown"
     if math.isinf(seconds):
-        return "no bound"
+        return "unbounded"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 120:
@@ -39,10 +39,15 @@ def size(count: float | None) -> str:
     if count is None or math.isnan(count):
         return "unknown"
     if math.isinf(count):
-        return "no bound"
+        return "unbounded"
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"
 
 
 def cores(count: float | None) -> str:
     """``0.43 cores``; None as ``an unknown number of cores``."""
     return "unknown CPU" if count is None else f"{count:.2f} cores"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """``1 step``, ``3 steps``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -366,7 +366,7 @@ def test_explanations(world: Any, ask: Asking) -> None:
     assert any("preferred: costs more" in line for line in stayed)
     assert any("Planned: web1 h1→h2" in line for line in host)
     assert cycle["title"] == "Cycle 7"
-    assert any(line.startswith("duration: predicted 10.0 s (at most 25 s), actual 9.0 s") for line in move)
+    assert any(line.startswith("duration: predicted 10.0 s (upper bound 25 s), actual 9.0 s") for line in move)
 
 
 @pytest.mark.parametrize(
