@@ -1,7 +1,7 @@
 """Frozen values to JSON and back, strictly: nothing is converted, dropped or guessed. Infinite and NaN figures are texts."""
 
 import json
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -24,7 +24,7 @@ class Codec(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         # wrapped in a tuple: a plain dataclass takes its configuration from what surrounds it only
         config = ConfigDict(strict=True, extra="forbid", ser_json_inf_nan="strings")
-        self._adapter: TypeAdapter[tuple[Any]] = TypeAdapter(tuple[kind], config=config)  # type: ignore[valid-type]
+        self._adapter: TypeAdapter[tuple[T]] = TypeAdapter(cast("Any", tuple.__class_getitem__(kind)), config=config)
         self._name = kind.__name__
 
     def write(self, value: T) -> str:

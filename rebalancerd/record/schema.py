@@ -1,5 +1,7 @@
 """Tables of the ledger. The migrations of ``alembic/versions`` build them; a test holds both together."""
 
+from typing import Any
+
 from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
 
 metadata = MetaData(
@@ -10,10 +12,10 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-_NUMBERED = {"sqlite_autoincrement": True}  # a number that was given once is never given again
+# sqlite_autoincrement: a number that was given once is never given again
 
 
-def _refusal(prefix: str = "", *, nullable: bool = False) -> tuple[Column[object], ...]:
+def _refusal(prefix: str = "", *, nullable: bool = False) -> tuple[Column[Any], ...]:
     """The columns of a refusal."""
     return (
         Column(f"{prefix}code", String(40), nullable=nullable),
@@ -38,7 +40,7 @@ cycles = Table(
     Column("reason", Text, nullable=False),
     Column("plan_id", String(200), nullable=True),
     Column("body", Text, nullable=False),  # CycleRecord without decisions and refusals, which have tables of their own
-    **_NUMBERED,
+    sqlite_autoincrement=True,
 )
 decisions = Table(
     "decisions",
@@ -114,7 +116,7 @@ migrations = Table(
         sqlite_where=text("is_open AND ours"),
         postgresql_where=text("is_open AND ours"),
     ),
-    **_NUMBERED,
+    sqlite_autoincrement=True,
 )
 migration_events = Table(
     "migration_events",
@@ -125,7 +127,7 @@ migration_events = Table(
     Column("state", String(24), nullable=False),
     Column("reason", Text, nullable=False),
     Column("body", Text, nullable=False),
-    **_NUMBERED,
+    sqlite_autoincrement=True,
 )
 outcomes = Table(
     "outcomes",
@@ -156,7 +158,7 @@ commands = Table(
     Column("digest", String(64), nullable=True),
     Column("until", Float, nullable=True),
     Column("reason", Text, nullable=False),
-    **_NUMBERED,
+    sqlite_autoincrement=True,
 )
 approval_uses = Table(
     "approval_uses",
