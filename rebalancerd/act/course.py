@@ -13,6 +13,7 @@ from rebalancerd.cluster.vm import DomainState
 from rebalancerd.ports import (
     Clock,
     HostError,
+    HostUnreachableError,
     HypervisorRead,
     HypervisorWrite,
     Ledger,
@@ -213,7 +214,9 @@ class Courses:
         try:
             self._write.set_autostart(watch.record.destination, watch.record.vm_uuid, True)
         except HostError as error:
-            if now - watch.restoring_since < self._settings.settle_seconds:
+            silent = isinstance(error, HostUnreachableError)
+            patience = self._settings.lost_source_seconds if silent else self._settings.settle_seconds
+            if now - watch.restoring_since < patience:
                 return None, str(error)
             log.error("autostart_not_restored", migration=watch.record.id, reason=printable(str(error), 300))
             return False, f"autostart not restored: {error}"

@@ -16,6 +16,7 @@ from rebalancerd.act.preflight import Preflight
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.act.watch import Watch
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState, Progress
+from rebalancerd.cluster.names import printable
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.refusal import Code, Refusal, about_cluster, about_host, about_plan, about_vm
 from rebalancerd.cluster.vm import VmFacts
@@ -134,7 +135,10 @@ class Executor:
                 late = _not_handed_over(record, error)
         if late is not None:
             watch.abandon_at = self._clock.monotonic()
-            self._courses.become(watch, replace(record, state=MigrationState.ABANDONED, reason=str(late)))
+            abandoned = replace(
+                record, state=MigrationState.ABANDONED, reason=printable(str(late), 1000), ended_at=self._clock.wall()
+            )
+            self._courses.become(watch, abandoned)
             return late
         watch.begun_at = begun_at
         watch.deadline_at += begun_at - (start_before - self._settings.start_before_seconds)

@@ -15,7 +15,7 @@ class ActSettings:
     ``start_before_seconds``: the libvirt call begins within that of the intent or never. ``lease_seconds``: longest time
     for which a controller that lost its lease may believe to hold it. ``settle_seconds``: how long an indefinite picture
     of the two hosts must hold before it is believed. ``lost_source_seconds``: how long a source may be silent before the
-    verdict is taken without it.
+    verdict is taken without it, and a destination before its autostart flag is given up.
     """
 
     downtime_start_seconds: float = 0.1
