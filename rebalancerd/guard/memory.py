@@ -1,12 +1,13 @@
 """GuardMemory: what past migrations forbid now. Computed from the ledger each time, so restarts forget nothing.
 
 What counts: a migration that was begun, however it ended, ours or not, is a move of its VM and lengthens its cooldown.
-An intent that never became a job (ABANDONED) is none. A failure is held against the destination, but not where libvirt
+An intent that never became a job (ABANDONED) is none, but where
+another job held the VM it rests a while (and the pair, for drains), so that a backup is not asked every minute whether it has ended. A failure is held against the destination, but not where libvirt
 refused that VM there or lacked the right (the pair is blocked instead), where we aborted, or where the guest itself went away.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rebalancerd.cluster.decision import OperatorState
@@ -19,6 +20,7 @@ ARRIVED = frozenset({MigrationState.SUCCEEDED, MigrationState.DEGRADED})
 DESTINATION_AT_FAULT = frozenset({MigrationState.FAILED, MigrationState.DEGRADED}) | CRITICAL_STATES
 REFUSED_PAIR = (Code.LIBVIRT_REFUSED, Code.RIGHTS)
 HOUR_SECONDS = 3600.0
+BUSY_RETRY_SECONDS = 600.0
 
 Pair = tuple[str, str]
 
@@ -51,7 +53,7 @@ class GuardMemory:
 
 
 def recall(
-    records: Iterable[MigrationRecord], *, operator: OperatorState, now: float, settings: GuardSettings
+    records: Collection[MigrationRecord], *, operator: OperatorState, now: float, settings: GuardSettings
 ) -> GuardMemory:
     """What ``records`` imply at ``now`` (epoch seconds). Pass those since ``needed_since``; order and repeats do not matter.
 
@@ -62,13 +64,14 @@ def recall(
         (r for r in {r.id: r for r in records}.values() if r.state is not MigrationState.ABANDONED),
         key=lambda r: (_instant(r, now), r.id),
     )
+    busy = [r for r in records if r.state is MigrationState.ABANDONED and r.reason.startswith(Code.VM_BUSY.value)]
     by_vm: dict[str, list[MigrationRecord]] = {}
     for record in begun:
         by_vm.setdefault(record.vm_uuid, []).append(record)
     return GuardMemory(
-        resting=_resting(by_vm, now, settings),
+        resting={vm: refusal for (vm, _), refusal in _busy(busy, now).items()} | _resting(by_vm, now, settings),
         tabu_pairs=_tabu(by_vm, now, settings),
-        blocked_pairs=_blocked(begun, now, settings),
+        blocked_pairs=_busy(busy, now) | _blocked(begun, now, settings),
         quarantined=_quarantined(begun, operator, now, settings),
         breaker=breaker([(r, _instant(r, now)) for r in begun], operator.breaker_closed_at, settings),
         recent_starts=frozenset(r.id for r in begun if now - _start(r, now) < HOUR_SECONDS),
@@ -162,6 +165,18 @@ def _blocked(begun: Iterable[MigrationRecord], now: float, settings: GuardSettin
             detail = f"{record.reason} ({ago:.0f} s ago, tried again in {more:.0f} s)"
             pair = (record.vm_uuid, record.destination)
             found[pair] = about_vm(code, record.vm_uuid, detail, record.destination)
+    return found
+
+
+def _busy(abandoned: Iterable[MigrationRecord], now: float) -> dict[Pair, Refusal]:
+    """Pairs that found another job on the VM."""
+    found = {}
+    for record in sorted(abandoned, key=lambda r: (_instant(r, now), r.id)):
+        ago = now - _instant(record, now)
+        if ago < BUSY_RETRY_SECONDS:
+            detail = f"{record.reason} ({ago:.0f} s ago, tried again in {BUSY_RETRY_SECONDS - ago:.0f} s)"
+            pair = (record.vm_uuid, record.destination)
+            found[pair] = about_vm(Code.VM_BUSY, record.vm_uuid, detail, record.destination)
     return found
 
 

@@ -13,6 +13,7 @@ SHORTEST_SECONDS = 0.2
 TOLERANCE = 1.1  # counters and instants are not read at the same moment
 EMULATOR_CORES = 1.0  # QEMU's own threads (I/O, migration) count as the VM's CPU time beside its vCPUs
 MOST_BYTES_PER_SECOND = 1e12
+STANDSTILL_SECONDS = 2.0  # no host that answers has used no CPU at all for that long
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,11 @@ class Rates:
         if seconds > self._longest:
             drops.drop(sample.host, "rates", f"{seconds:.0f} s after the last sample say nothing about now")
             return None
+        if seconds >= STANDSTILL_SECONDS and _stands_still(before, sample):
+            drops.drop(
+                sample.host, "rates", f"every CPU counter stood still for {seconds:.0f} s: old figures sent anew"
+            )
+            return None
         return seconds
 
     @staticmethod
@@ -94,6 +100,13 @@ class Rates:
         most = sample.facts.cpus * TOLERANCE * NS_PER_SECOND
         busy = drops.rate(sample.host, "cpu_cores", (before.cpu_busy_ns, sample.cpu_busy_ns), seconds, most)
         return None if busy is None else min(busy / NS_PER_SECOND, float(sample.facts.cpus))
+
+
+def _stands_still(before: HostSample, sample: HostSample) -> bool:
+    """Whether no CPU counter moved at all: the answer is fresh, the figures are not."""
+    if sample.cpu_busy_ns is None or before.cpu_busy_ns != sample.cpu_busy_ns:
+        return False
+    return {d.uuid: d.cpu_time_ns for d in before.domains} == {d.uuid: d.cpu_time_ns for d in sample.domains}
 
 
 def _memory_used(sample: HostSample, drops: _Drops) -> int | None:
