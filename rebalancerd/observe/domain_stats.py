@@ -164,9 +164,11 @@ def completion_of(stats: Stats) -> Completion | None:
         return None
     if stats.get("operation", OPERATION_MIGRATION_OUT) not in (OPERATION_MIGRATION_IN, OPERATION_MIGRATION_OUT):
         return None
-    processed = whole(stats, "memory_processed")
+    processed, elapsed = whole(stats, "memory_processed"), _seconds(stats, "time_elapsed")
+    if elapsed is None and processed is None:
+        return None
     return Completion(
-        total_seconds=_seconds(stats, "time_elapsed"),
+        total_seconds=elapsed,
         downtime_seconds=_seconds(stats, "downtime", "downtime_net"),
         transferred_bytes=processed,
         iterations=whole(stats, "memory_iteration"),

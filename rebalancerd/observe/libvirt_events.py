@@ -90,8 +90,10 @@ class HostEvents:
             self._changed.add(domain.UUIDString())
 
     def _on_iteration(self, _connection: object, domain: Any, *_details: object) -> None:
+        uuid = domain.UUIDString()
         with self._lock:
-            self._suspected.add(domain.UUIDString())
+            self._suspected.add(uuid)
+            self._completions.pop(uuid, None)  # of an earlier migration: this one is not over
 
     def _on_completed(self, _connection: object, domain: Any, params: object, _opaque: object) -> None:
         uuid = domain.UUIDString()
@@ -99,8 +101,8 @@ class HostEvents:
         done = completion_of(stats)
         with self._lock:
             self._changed.add(uuid)
+            self._completions.pop(uuid, None)
             if done is not None and stats.get("operation", OPERATION_MIGRATION_OUT) == OPERATION_MIGRATION_OUT:
                 self._completions[uuid] = done
-                self._completions.move_to_end(uuid)
                 while len(self._completions) > KEPT_COMPLETIONS:
                     self._completions.popitem(last=False)

@@ -144,20 +144,25 @@ class Observer:
         rates = self._rates.update(answer.sample)
         watch.load, watch.vm_loads, watch.dropped = rates.load, rates.vms, rates.dropped
         for domain in answer.sample.domains:
-            if domain.facts is not None:
+            if domain.facts is not None and domain.facts.uuid == domain.uuid:
                 self._facts[domain.uuid] = domain.facts
             if domain.dirty is not None:
                 self._pool.add(domain.uuid, domain.dirty)
         return True
 
     def _doubt_vanished(self, arrived: Sequence[str], now: float) -> None:
+        stood: dict[str, set[str]] = {}
+        for uuid, host in self._stood.items():
+            stood.setdefault(host, set()).add(uuid)
         listed = {n: {d.uuid for d in w.sample.domains} for n, w in self._watches.items() if w.sample is not None}
         for name in arrived:
-            watch = self._watches[name]
-            before = {uuid for uuid, host in self._stood.items() if host == name}
+            before = stood.get(name, set())
+            if not before or before & listed[name]:
+                continue
             elsewhere = set().union(*(uuids for host, uuids in listed.items() if host != name))
             lost = vanished(before, listed[name], elsewhere)
             if lost:
+                watch = self._watches[name]
                 watch.lost_vms = lost
                 watch.doubted_until = now + self.settings.flap_stable_seconds
 

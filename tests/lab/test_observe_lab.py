@@ -1,5 +1,6 @@
 """Observing real hosts over read-only connections: a busy guest's rates, its dirty rate, a migration by other hands."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -225,3 +226,28 @@ def test_a_host_whose_libvirtd_dies_costs_only_itself_and_comes_back(
         observer, lambda s: s.host("h2").age_seconds is not None and "unreachable" not in (s.host("h2").unusable or "")
     )
     assert seen.vm_by_uuid[uuid].host == "h2"
+
+
+def test_a_host_that_hangs_costs_its_own_deadline(lab: Lab, tmp_path: Path) -> None:
+    """A stopped libvirtd answers nothing and closes nothing: the tick ends, the others are sampled, it comes back."""
+    hosts = host_settings(lab)
+    settings = ObserveSettings(call_deadline_seconds=2.0)
+    reader = LibvirtRead(hosts, settings, SystemClock())
+    watcher = Observer(
+        hosts=hosts, settings=settings, read=reader, history=History(tmp_path, tiers=(Tier(2.0, 9),)), clock=SystemClock()
+    )  # fmt: skip
+    until(watcher, lambda s: all(h.unusable is None for h in s.hosts))
+    lab.kill_libvirtd("h2", signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            begun = time.monotonic()
+            seen = look(watcher)
+            assert time.monotonic() - begun < 14, "one connection attempt and one call at most"
+            assert "unreachable" in (seen.host("h2").unusable or "")
+            assert [seen.host(name).unusable for name in ("h1", "h3")] == [None, None]
+        assert threading.active_count() < 40
+    finally:
+        lab.kill_libvirtd("h2", signal.SIGCONT)
+    until(watcher, lambda s: "unreachable" not in (s.host("h2").unusable or ""), seconds=90)
+    watcher.close()
+    reader.close()

@@ -227,3 +227,11 @@ def test_memory_that_cannot_be_is_dropped_for_the_next_best() -> None:
     assert found.vms["v"].memory_bytes == GIB
     assert "rss" in found.dropped[0].reason
     assert rates.update(host(2.0, memory_available_bytes=9 * GIB)).load.memory_used_bytes is None
+
+
+def test_counters_that_all_stand_still_are_old_figures_not_an_idle_host() -> None:
+    idle = two(host(10.0, busy=5, domains=(vm(7),)), host(20.0, busy=5, domains=(vm(7),)))
+    assert (idle.load.cpu_cores, idle.vms["v"].cpu_cores) == (None, None)
+    assert "stood still" in idle.dropped[0].reason
+    quiet_guest = two(host(10.0, busy=5, domains=(vm(7),)), host(20.0, busy=6, domains=(vm(7),)))
+    assert quiet_guest.vms["v"].cpu_cores == 0.0
