@@ -12,7 +12,7 @@ from functools import partial
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_cluster, about_host
-from rebalancerd.plan.explain import alternatives, contention, hottest, pressure, why_still_hot
+from rebalancerd.plan.explain import alternatives, contention, hottest, pressure, unknown_hosts, why_still_hot
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.propose import Chosen, nothing, propose
 from rebalancerd.plan.relief import NOTHING, unready, worth_it
@@ -29,7 +29,7 @@ def balance(inputs: PlanInputs) -> Plan:
     if (unfit := unfit_to_plan(inputs)) is not None:
         return nothing(state, POLICY, [unfit], unfit.detail)
     if not state.hot:
-        why = f"Balanced: no host is or will be above its headroom; the nearest, {hottest(state)}"
+        why = f"Balanced: no host is or will be above its headroom; the nearest, {hottest(state)}{unknown_hosts(state)}"
         return nothing(state, POLICY, [about_cluster(Code.BALANCED, why)], why)
     search = Search(state.copy())
     chosen = _rounds(search)

@@ -12,7 +12,7 @@ from rebalancerd.plan.constraints import check_unit
 from rebalancerd.plan.relief import unready, useless, worth_it
 from rebalancerd.plan.search import Accept, Candidate, Search, Unit
 from rebalancerd.plan.state import PlacementState, triggers
-from rebalancerd.plan.wording import percent, shown, span
+from rebalancerd.plan.wording import listed, percent, shown, span
 
 EXAMINED = 8  # VMs of one host whose every destination is gone through
 EXAMINED_PAIRS = 5000  # and pairs in one plan: reasons must not cost more than the search
@@ -41,7 +41,7 @@ def contention(state: PlacementState, host: int) -> str:
 
 
 def hottest(state: PlacementState) -> str:
-    """The pressure of the host nearest to its headroom."""
+    """The pressure of the host nearest to its headroom, of those whose figures can be trusted."""
     settings = state.settings
 
     def closeness(host: int) -> float:
@@ -52,7 +52,14 @@ def hottest(state: PlacementState) -> str:
 
     if not state.hosts:
         return "there are no hosts"
-    return pressure(state, max(range(len(state.hosts)), key=lambda h: (closeness(h), -h)))
+    known = [h for h, host in enumerate(state.hosts) if host.usable] or range(len(state.hosts))
+    return pressure(state, max(known, key=lambda h: (closeness(h), -h)))
+
+
+def unknown_hosts(state: PlacementState) -> str:
+    """The hosts of which nothing can be said, as the end of a sentence; empty if there are none."""
+    names = [shown(host.name) for host in state.hosts if not host.usable]
+    return f"; nothing is known of {listed(names)}" if names else ""
 
 
 def unit_refusals(search: Search, unit: tuple[int, ...], accept: Accept) -> list[Refusal]:
