@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from rebalancerd.cli.exits import USAGE, CliError
-from rebalancerd.cli.output import talk
+from rebalancerd.cli.output import log_to_stderr, talk
 
 DEFAULT_LISTEN = "127.0.0.1:9178"
 
@@ -27,6 +27,7 @@ def agent(
     from rebalancerd.observe.agent import serve_agent
     from rebalancerd.observe.agent_surroundings import SurroundingsCollector
 
+    log_to_stderr()
     surroundings = SurroundingsCollector(path or [], name or [])
     try:
         running = serve_agent(listen, [surroundings])

@@ -6,9 +6,11 @@ import typer
 
 from rebalancerd.cli.exits import ERROR
 from rebalancerd.cli.options import DEFAULT_CONFIG, ConfigOption, OutputOption
-from rebalancerd.cli.output import Output, emit_json, plain, say, show, table, talk
+from rebalancerd.cli.output import Output, emit_json, log_to_stderr, plain, say, show, table, talk
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from rebalancerd.cli.doctor_checks import Finding
 
 STYLES = {"ok": "green", "fail": "bold red", "warn": "yellow", "not checked": "dim"}
@@ -29,6 +31,7 @@ def doctor(
     from rebalancerd.clock import SystemClock
     from rebalancerd.daemon import build_ports
 
+    log_to_stderr()
     cfg = load(config)
     talk(f"looking at {len(cfg.hosts)} hosts as mode {cfg.mode} would")
     ports = build_ports(cfg, SystemClock())
@@ -58,19 +61,20 @@ def _print(findings: "tuple[Finding, ...]", *, every: bool) -> None:
     from rebalancerd.cli.doctor_checks import Result
 
     shown = [f for f in findings if every or f.result is not Result.OK]
-    rows = (
-        (
-            f.host,
-            f.check,
-            plain(f.result.value, STYLES[f.result.value]),
-            f.detail,
-            f.mend if f.result is not Result.OK else "",
-        )
-        for f in shown
-    )
+    rows = ((f.host, f.check, plain(f.result.value, STYLES[f.result.value]), _words(f)) for f in shown)
     if shown:
-        show(table(("HOST", "CHECK", "RESULT", "WHAT WAS SEEN", "HOW TO MEND IT"), rows))
+        show(table(("HOST", "CHECK", "RESULT", "WHAT WAS SEEN, AND HOW TO MEND IT"), rows))
         say()
     counts = Counter(f.result for f in findings)
     tally = ", ".join(f"{counts[result]} {result.value}" for result in Result if counts[result])
     say(f"{tally or 'nothing was checked'}{'' if every else ' (--all shows what is in order, too)'}")
+
+
+def _words(finding: "Finding") -> "Text":
+    from rebalancerd.cli.doctor_checks import Result
+
+    words = plain(finding.detail)
+    if finding.mend and finding.result is not Result.OK:
+        words.append("\n")
+        words.append_text(plain(f"→ {finding.mend}", "dim"))
+    return words

@@ -46,6 +46,13 @@ def talk(line: str) -> None:
     sys.stderr.flush()
 
 
+def log_to_stderr() -> None:
+    """For commands that call a room themselves: what it logs, if it is a warning, is talk."""
+    from rebalancerd import log
+
+    log.configure(level="warning")
+
+
 def plain(text: str, style: str | None = None) -> "Text":
     """Escaped text in one style."""
     from rich.text import Text

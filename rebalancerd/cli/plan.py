@@ -9,7 +9,7 @@ from rebalancerd.cli.client import Client
 from rebalancerd.cli.command import send
 from rebalancerd.cli.exits import PLAN_NOT_EMPTY, CliError
 from rebalancerd.cli.options import DEFAULT_CONFIG, ConfigOption, OutputOption, ReasonOption, SocketOption, socket_path
-from rebalancerd.cli.output import Output, emit_json, talk
+from rebalancerd.cli.output import Output, emit_json, log_to_stderr, talk
 
 if TYPE_CHECKING:
     from rebalancerd.cluster.plan import Plan
@@ -75,6 +75,7 @@ def _standalone(socket: Path, config: Path, seconds: float) -> "tuple[Plan, dict
     from rebalancerd.daemon import standalone_plan
     from rebalancerd.record.planfile import document
 
+    log_to_stderr()
     cfg = load(config)
     talk(
         f"no daemon answers on {socket}: looking at {len(cfg.hosts)} hosts read-only for {seconds:g} s, without history"

@@ -96,7 +96,7 @@ def host_table(hosts: "list[HostRow]") -> object:
 
 def _state(host: "HostRow") -> "Text":
     if host.unusable is not None:
-        return plain(f"unusable: {host.unusable}", "yellow")
+        return plain(host.unusable.partition(":")[0], "yellow")  # the checks above say the rest
     if host.hot:
         return plain("hot", "red")
     return plain("ok" if host.mode == "active" else host.mode)
