@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -32,7 +32,8 @@ T = TypeVar("T")
 
 NOT_THERE = frozenset({DomainState.SHUTOFF, DomainState.ABSENT})
 CPU_QUESTIONS_PER_TICK = 16
-MOST_THREADS = 32
+MOST_THREADS = 256  # one per host, so that no host waits behind those that hang
+SLACK_SECONDS = 2.5  # beside a call's own deadline, for its agent and its way through the threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Observer:
         self._cpu = CpuTable()
         self._lock = threading.RLock()
         self._threads: ThreadPoolExecutor | None = None
+        self._pending: dict[str, Future[_Answer]] = {}
         if concurrent and len(self._watches) > 1:
             workers = min(MOST_THREADS, len(self._watches))
             self._threads = ThreadPoolExecutor(workers, thread_name_prefix="observe")
@@ -87,9 +89,12 @@ class Observer:
     # sampling
 
     def sample(self) -> None:
-        """Ask every host once. A host that fails or hangs costs its own deadline; nothing is raised."""
+        """Ask every host once. A host that fails or hangs costs its own deadline; nothing is raised.
+
+        Called by one thread at a time.
+        """
         names = tuple(self._watches)
-        answers = self._each(names, self._ask)
+        answers = self._ask_all(names)
         with self._lock:
             now = self._clock.monotonic()
             self._note_gap(now)
@@ -100,6 +105,18 @@ class Observer:
             self._keep()
             self._samples += bool(arrived)
             self._record()
+
+    def _ask_all(self, names: Sequence[str]) -> dict[str, _Answer]:
+        """An answer of every host. Who is late counts as silent now; what it says at last is taken at the next tick."""
+        if self._threads is None:
+            return {name: self._ask(name) for name in names}
+        for name in names:
+            if name not in self._pending:
+                self._pending[name] = self._threads.submit(self._ask, name)
+        patience = self.settings.call_deadline_seconds + SLACK_SECONDS
+        wait(self._pending.values(), timeout=patience)
+        late = _Answer(None, None, f"no answer within {patience:g} s")
+        return {name: self._pending.pop(name).result() if self._pending[name].done() else late for name in names}
 
     def _each(self, names: Sequence[str], work: Callable[[str], T]) -> dict[str, T]:
         if self._threads is None:

@@ -1,5 +1,7 @@
 """The observer: snapshots of a hand-made cluster, through outages, lies and odd VMs."""
 
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from rebalancerd.cluster.decision import OperatorState
 from rebalancerd.cluster.dirty import DirtyReading
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import HostMode, Mode, Owner, VmPolicy
-from rebalancerd.cluster.sample import AgentSample, CpuFit
+from rebalancerd.cluster.sample import AgentSample, CpuFit, HostSample
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import DomainState
@@ -317,3 +319,28 @@ def test_the_same_state_gives_the_same_digest(world: World) -> None:
     world.read.guests = [Guest(UUIDS[n], "h1") for n in range(3)]
     world.tick(3)
     assert world.look().digest == world.look().digest
+
+
+def test_a_host_that_never_returns_does_not_hold_up_the_tick(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are sampled on time; the late answer is taken at the tick after it came."""
+    monkeypatch.setattr("rebalancerd.observe.observer.SLACK_SECONDS", 0.25)
+    world.settings = replace(world.settings, call_deadline_seconds=0.02)
+    world.open(concurrent=True)
+    free, ask = threading.Event(), world.read.sample
+
+    def hang(host: str) -> HostSample:
+        if host == "h1":
+            free.wait()
+        return ask(host)
+
+    monkeypatch.setattr(world.read, "sample", hang)
+    world.tick(3)
+    seen = world.look()
+    assert "unreachable: no answer within" in (seen.host("h1").unusable or "")
+    assert [seen.host(name).unusable for name in ("h2", "h3")] == [None, None]
+    free.set()
+    deadline = time.monotonic() + 5
+    while not world.observer._pending["h1"].done() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    world.tick()
+    assert "no answer" not in (world.look().host("h1").unusable or "")
