@@ -186,6 +186,9 @@ class Loop:
         plan = self._timed("plan", lambda: self._choose_plan(seen, inputs))
         self._ledger.record_plan(plan)
         decisions = self._timed("act", lambda: self._act(plan, seen, context))
+        # a relieved host must be hot anew, round by round: its last sample still holds what has just left it
+        relieved = {d.source for d in decisions if d.outcome is Outcome.STARTED}
+        self._holds = {host: rounds for host, rounds in self._holds.items() if host not in relieved}
 
         stop = may_plan(context, plan.policy)
         outcome, reason = _summary(plan, decisions, stop)

@@ -276,6 +276,9 @@ class Observer:
     def _start(self, probe: Probe) -> str | None:
         assert self._probe is not None
         try:
+            # a migration may have begun since the last sample; the call would then block for libvirt's lock, 30 s
+            if self._read.progress(probe.host, probe.vm_uuid) is not None:
+                return "a job runs on it"
             self._probe.start_dirty_rate(probe.host, probe.vm_uuid, probe.period_seconds)
         except HostError as error:
             return str(error)
