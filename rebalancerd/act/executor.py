@@ -326,6 +326,7 @@ class Executor:
             deadline_at=now + deadline_seconds(self._settings, record.predicted, None),
             abandon_at=never,
             abort_at=now if ordered else None,
+            abort_reason=record.reason if ordered else "",
             abort_retry_at=now if ordered else None,
             unsaved=True,
         )

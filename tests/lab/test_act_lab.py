@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -22,12 +23,32 @@ from rebalancerd.cluster.vm import DomainState, VmFacts
 from rebalancerd.lab import GuestSpec, Lab, Phase
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.settings import HostSettings, ObserveSettings
-from tests.unit.act.act_world import ActLedger, ActWorld, cost
+from rebalancerd.record.sql_ledger import SqlLedger
+from tests.unit.act.act_world import cost
 
 SETTINGS = ActSettings(settle_seconds=5.0)
 BUSY = (Phase(seconds=600, cpu_percent=20, working_set_mib=16, dirty_mib_per_second=2),)
 # rewrites more than a slow link can carry, for ever
 HEAVY = (Phase(seconds=600, cpu_percent=100, working_set_mib=64, dirty_mib_per_second=60, order="random"),)
+
+
+class Trail(SqlLedger):
+    """The real ledger, which also remembers each migration's states in order."""
+
+    def __init__(self, url: str, clock: SystemClock) -> None:
+        super().__init__(url, clock)
+        self.records: dict[str, list[MigrationRecord]] = {}
+
+    def open_intent(self, record: MigrationRecord) -> None:
+        super().open_intent(record)
+        self.records[record.id] = [record]
+
+    def update_migration(self, record: MigrationRecord) -> None:
+        super().update_migration(record)
+        self.records[record.id].append(record)
+
+    def states(self, record: MigrationRecord) -> list[str]:
+        return [r.state.value for r in self.records[record.id]]
 
 
 @dataclass
@@ -37,7 +58,7 @@ class Acting:
     lab: Lab
     read: LibvirtRead
     executor: Executor
-    ledger: ActLedger
+    ledger: Trail
 
     def facts(self, guest: GuestSpec) -> VmFacts:
         uuid = self.lab.spec.guest_uuid(guest.name)
@@ -78,11 +99,11 @@ class Acting:
     def verdict(self, record: MigrationRecord, timeout: float = 60.0) -> MigrationRecord:
         until = time.monotonic() + timeout
         while time.monotonic() < until:
-            last = self.ledger.rows[record.id][-1]
+            last = self.ledger.records[record.id][-1]
             if not last.state.is_open:
                 return last
             time.sleep(0.05)
-        raise AssertionError(f"no verdict: {self.ledger.rows[record.id][-1]}")
+        raise AssertionError(f"no verdict: {self.ledger.records[record.id][-1]}")
 
     def wait_flowing(self, record: MigrationRecord, timeout: float = 30.0) -> None:
         until = time.monotonic() + timeout
@@ -116,12 +137,12 @@ def settings() -> ActSettings:
 
 
 @pytest.fixture
-def acting(lab: Lab, settings: ActSettings) -> Iterator[Acting]:
+def acting(lab: Lab, settings: ActSettings, tmp_path: Path) -> Iterator[Acting]:
     lab.up()
     hosts, observe, clock = host_settings(lab), ObserveSettings(), SystemClock()
     read, write = LibvirtRead(hosts, observe, clock), LibvirtWrite(hosts, observe, clock)
-    ledger = ActLedger(ActWorld())
-    executor = Executor(read=read, write=write, ledger=ledger, clock=clock, settings=settings)  # type: ignore[arg-type]
+    ledger = Trail(f"sqlite:///{tmp_path}/ledger.sqlite", clock)
+    executor = Executor(read=read, write=write, ledger=ledger, clock=clock, settings=settings)
     stop = threading.Event()
     watcher = threading.Thread(target=executor.run_watch, args=(stop,))
     watcher.start()
@@ -132,6 +153,7 @@ def acting(lab: Lab, settings: ActSettings) -> Iterator[Acting]:
         watcher.join(10)
         write.close()
         read.close()
+        ledger.close()
         for host in lab.hosts:
             lab.shape(host.name)
         lab.up()
@@ -166,7 +188,7 @@ def test_a_move_keeps_the_guest_and_its_autostart(
     if disk_mib:
         at = acting.lab.disk_counter(guest.name).count
         wait_for(lambda: acting.lab.disk_counter(guest.name).count > at)
-    assert [r.state.value for r in acting.ledger.rows[record.id]][:2] == ["intent", "running"]
+    assert acting.ledger.states(record)[:2] == ["intent", "running"]
 
 
 def test_a_transient_guest_stays_transient(acting: Acting, make_guest: Callable[..., GuestSpec]) -> None:
@@ -178,7 +200,7 @@ def test_a_transient_guest_stays_transient(acting: Acting, make_guest: Callable[
         assert not connection.lookupByName(guest.name).isPersistent()
 
 
-@pytest.mark.parametrize("settings", [replace(SETTINGS, stall_seconds=6.0)], ids=["stall-6s"])
+@pytest.mark.parametrize("settings", [replace(SETTINGS, stall_seconds=4.0)], ids=["stall-4s"])
 def test_a_transfer_that_does_not_converge_is_aborted(acting: Acting, make_guest: Callable[..., GuestSpec]) -> None:
     """By the stall test; the VM runs on its source, the destination is clean."""
     guest = make_guest(host="h1", phases=HEAVY)
@@ -189,7 +211,7 @@ def test_a_transfer_that_does_not_converge_is_aborted(acting: Acting, make_guest
 
     assert record.state is MigrationState.ABORTED, record
     assert "does not converge" in record.reason
-    assert [r.state.value for r in acting.ledger.rows[record.id]][-2:] == ["aborting", "aborted"]
+    assert acting.ledger.states(record)[-2:] == ["aborting", "aborted"]
     assert acting.lab.find(guest.name) == "h1"
     assert acting.read.locate("h1", record.vm_uuid) is DomainState.RUNNING
     assert acting.read.locate("h2", record.vm_uuid) is DomainState.ABSENT
@@ -222,7 +244,7 @@ def test_a_new_executor_adopts_what_the_old_one_left(acting: Acting, make_guest:
     plan = acting.plan(guest, "h1", "h2")
     hosts, observe, clock = host_settings(acting.lab), ObserveSettings(), SystemClock()
     write = LibvirtWrite(hosts, observe, clock)
-    left = Executor(read=acting.read, write=write, ledger=acting.ledger, clock=clock, settings=SETTINGS)  # type: ignore[arg-type]
+    left = Executor(read=acting.read, write=write, ledger=acting.ledger, clock=clock, settings=SETTINGS)
     record = left.start(plan.steps[0], plan, facts=acting.facts(guest))
     assert isinstance(record, MigrationRecord), record
     wait_for(lambda: acting.read.progress("h1", record.vm_uuid) is not None)
@@ -234,13 +256,14 @@ def test_a_new_executor_adopts_what_the_old_one_left(acting: Acting, make_guest:
     assert isinstance(again, Refusal)
     final = acting.verdict(record)
     assert final.state is MigrationState.SUCCEEDED, final
+    assert [r.id for r in acting.ledger.migrations(vm_uuid=record.vm_uuid)] == [record.id]
     assert final.autostart_restored is True
     assert acting.autostart("h2", guest)
     write.close()
 
 
 def test_a_move_by_hand_between_plan_and_start(acting: Acting, make_guest: Callable[..., GuestSpec]) -> None:
-    guest = make_guest(host="h1")
+    guest = make_guest(host="h1", boot=False)
     plan, facts = acting.plan(guest, "h1", "h2"), acting.facts(guest)
     acting.verdict(acting.move(guest, "h3"))
 
@@ -253,7 +276,7 @@ def test_a_move_by_hand_between_plan_and_start(acting: Acting, make_guest: Calla
 
 def test_a_namesake_on_the_destination_refuses(acting: Acting, make_guest: Callable[..., GuestSpec]) -> None:
     """An inactive domain of that name is enough."""
-    guest = make_guest(host="h1")
+    guest = make_guest(host="h1", boot=False)
     with acting.lab.host("h2").connected() as connection:
         namesake = connection.defineXML(
             f"<domain type='qemu'><name>{guest.name}</name><memory unit='MiB'>64</memory>"
@@ -270,7 +293,7 @@ def test_a_namesake_on_the_destination_refuses(acting: Acting, make_guest: Calla
 
 
 def test_facts_that_changed_refuse(acting: Acting, make_guest: Callable[..., GuestSpec]) -> None:
-    guest = make_guest(host="h1")
+    guest = make_guest(host="h1", boot=False)
     plan = acting.plan(guest, "h1", "h2")
     refusal = acting.executor.start(plan.steps[0], plan, facts=replace(acting.facts(guest), vcpus=3))
 

@@ -659,6 +659,7 @@ class TestAdopt:
         scene.world.roll_back()
         scene.pass_time(SETTINGS.settle_seconds + 1)
         assert state(scene) is MigrationState.ABORTED
+        assert scene.ledger.last().reason.startswith("operator")
 
     def test_silent_hosts_are_waited_for(self) -> None:
         scene = Scene()
