@@ -4,7 +4,7 @@ import json
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.migration import MigrationRecord
@@ -65,7 +65,8 @@ class Codec(Generic[T]):
         return value
 
     def _error(self, error: ValidationError) -> CodecError:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        found = error.errors(include_url=False, include_context=False)
+        first = next((item for item in found if not _is_not_finite(item)), found[0])
         where = ".".join(str(part) for part in first["loc"][1:])
         return CodecError(f"not a {self._name}: {where + ': ' if where else ''}{first['msg']}")
 
@@ -73,9 +74,7 @@ class Codec(Generic[T]):
 def _with_not_finite(text: str, error: ValidationError) -> str | None:
     """The text with its "Infinity" and "NaN" made figures where figures are wanted; None if other things are wrong."""
     found = error.errors(include_url=False, include_context=False)
-    if any(e["type"] != "float_type" or e["input"] not in _NOT_FINITE for e in found if _hashable(e["input"])):
-        return None
-    if not all(_hashable(e["input"]) for e in found):
+    if not all(_is_not_finite(item) for item in found):
         return None
     tree = json.loads(f"[{text}]")
     for item in found:
@@ -86,8 +85,8 @@ def _with_not_finite(text: str, error: ValidationError) -> str | None:
     return json.dumps(tree, allow_nan=True)
 
 
-def _hashable(value: object) -> bool:
-    return isinstance(value, str | int | float | None)
+def _is_not_finite(item: ErrorDetails) -> bool:
+    return item["type"] == "float_type" and isinstance(item["input"], str) and item["input"] in _NOT_FINITE
 
 
 PLANS: Codec[Plan] = Codec(Plan)

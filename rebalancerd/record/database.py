@@ -88,7 +88,8 @@ def _known_revisions() -> frozenset[str]:
 
 
 def _engine(url: URL) -> Engine:
-    engine = create_engine(url, poolclass=StaticPool) if file_of(url) is None else create_engine(url)
+    shared: dict[str, Any] = {"poolclass": StaticPool} if file_of(url) is None else {}
+    engine = create_engine(url, connect_args={"check_same_thread": False}, **shared)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
