@@ -24,9 +24,16 @@ DirectoryOption = Annotated[
 
 @app.command()
 def up(
+    *,
     hosts: Annotated[int, typer.Option("--hosts", min=2, max=9, help="How many hosts.")] = 3,
     guests: Annotated[int, typer.Option("--guests", min=0, max=24, help="How many guests, all on h1 at first.")] = 4,
     directory: DirectoryOption = DEFAULT_DIRECTORY,
+    name: Annotated[str, typer.Option("--name", help="Labs of different names and subnets run side by side.")] = "lab",
+    subnet: Annotated[str, typer.Option("--subnet", help="IPv4 /24 of the migration network.")] = "10.77.0.0/24",
+    config: Annotated[
+        Path | None,
+        typer.Option("--write-config", metavar="FILE", help="Also write a configuration for a daemon on it."),
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Bring a lab up, or what is missing of it. Says what it starts."""
@@ -35,8 +42,13 @@ def up(
     phases = (Phase(seconds=60, cpu_percent=10, working_set_mib=16, dirty_mib_per_second=1),)
     wanted = tuple(GuestSpec(name=f"vm{n}", host="h1", phases=phases) for n in range(1, guests + 1))
     try:
-        lab = Lab(LabSpec(hosts=hosts, guests=wanted), directory)
+        lab = Lab(LabSpec(name=name, subnet=subnet, hosts=hosts, guests=wanted), directory)
         seen = lab.up(lambda step: talk(f"starting {step}"))
+        if config is not None:
+            from rebalancerd.cli.demo_cluster import config_text
+
+            config.write_text(config_text(lab, config.resolve().parent), encoding="utf-8")
+            talk(f"written to {config}; `rebalancerd run --config {config}` starts a daemon on it")
     except (LabError, ValueError, OSError) as error:
         raise CliError(
             f"the lab does not come up: {error}", "`rebalancerd lab down` removes what was started"

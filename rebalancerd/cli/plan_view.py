@@ -70,11 +70,12 @@ def _reasons(step: Step) -> None:
 
 
 def _refusals(plan: Plan) -> None:
-    if not plan.refusals:
+    refusals = [r for r in plan.refusals if not plan.is_empty or r.detail not in plan.why]
+    if not refusals:
         return
     by_code: Counter[str] = Counter()
     first: dict[str, Refusal] = {}
-    for refusal in plan.refusals:
+    for refusal in refusals:
         by_code[refusal.code.value] += max(1, refusal.count)
         first.setdefault(refusal.code.value, refusal)
     say()

@@ -7,7 +7,7 @@ from typing import Literal
 
 from rebalancerd.cluster.decision import CycleRecord, Outcome
 from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, MigrationState
-from rebalancerd.cluster.refusal import Code, Refusal
+from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.serve.schemas import Check
 
@@ -154,7 +154,8 @@ def _of_cycle(facts: Facts) -> list[Check]:
         code, severity, hint = _FROM_REFUSALS[refusal.code]
         if code is HealthCode.NO_ROOM and not cycle.hot_hosts:
             continue
-        found.append(_check(code, severity, refusal.detail, hint))
+        about = refusal.subject if refusal.kind is SubjectKind.HOST else None
+        found.append(_check(code, severity, refusal.detail, hint.replace("NAME", about or "NAME"), about))
     return found
 
 

@@ -59,8 +59,8 @@ def _vm_now(vm: Vm | None, name: str) -> list[str]:
     if vm is None:
         return [f"{name} is on no host that the last cycle saw."]
     line = (
-        f"It is {vm.state.value} on {vm.host} and uses {cores(vm.load.cpu_cores)} of {vm.facts.vcpus} vCPUs "
-        f"and {size(vm.load.memory_bytes)} of {size(vm.facts.memory_bytes)}."
+        f"It is {vm.state.value} on {vm.host}, uses {cores(vm.load.cpu_cores)} ({counted(vm.facts.vcpus, 'vCPU')}) "
+        f"and holds {size(vm.load.memory_bytes)} of the host's memory (its own: {size(vm.facts.memory_bytes)})."
     )
     lines = [line]
     owner = vm.owner or vm.facts.owner
@@ -112,15 +112,14 @@ def _destinations(view: LoopView, vm: Vm) -> list[str]:
     stays = movable(state, index)
     if stays is not None:
         return [f"It stays wherever it is: {stays}."]
+    told = {r.destination for r in view.plan.refusals if r.subject == vm.uuid} if view.plan is not None else set()
     lines = []
     for number, host in enumerate(state.hosts):
-        if host.name != vm.host:
-            refusal = check(state, index, number)
-            lines.append(
-                f"To {host.name}: no, {refusal}."
-                if refusal is not None
-                else f"To {host.name}: it could go there; nothing forbids it, but nothing was gained that pays for it."
-            )
+        if host.name == vm.host or host.name in told:
+            continue
+        refusal = check(state, index, number)
+        free = "nothing forbids it as things stand; no gain would pay for it, or another move came first"
+        lines.append(f"To {host.name}: {free}." if refusal is None else f"To {host.name}: no, {refusal}.")
     return lines
 
 
@@ -275,8 +274,10 @@ def _move(control: Control, given: str) -> Explanation:
         lines += [*_cost(move), *_alternatives(move)]
     lines += _predicted_and_actual(record)
     if record.autostart is not None:
-        restored = {True: "set again on the destination", False: "NOT set again", None: "not set again yet"}
-        lines.append(f"Autostart was {record.autostart}; {restored[record.autostart_restored]}.")
+        restored = {True: "was set again on the destination", False: "was NOT set again", None: "is not set again yet"}
+        lines.append(
+            f"Autostart {restored[record.autostart_restored]}." if record.autostart else "It had no autostart."
+        )
     if record.adopted:
         lines.append("It was adopted: a daemon that did not start it watched it to the end.")
     facts = migration_row(record, now=now).model_dump(mode="json")
