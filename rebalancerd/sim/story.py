@@ -1,5 +1,6 @@
 """The log of a simulated run: one line per event, nothing repeated, readable and the same in every run."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -9,6 +10,9 @@ from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 
 NAMES_SHOWN = 4
+REASON_SHOWN = 200
+IDENTIFIERS = re.compile(r"\b[0-9a-f]{16}\b|\bm-[0-9a-f]+-\d+-[0-9a-f]{8}\b")  # digests and ids tell a reader nothing
+FIGURES = re.compile(r"\d+(\.\d+)?")  # a cycle in which only figures changed is not news
 
 
 def printable(text: str) -> str:
@@ -38,7 +42,7 @@ class Story:
 
     def tell(self, kind: str, text: str) -> None:
         """One line."""
-        line = f"{stamp(self._now())} {kind:<9} {printable(text)}".rstrip()
+        line = IDENTIFIERS.sub("…", f"{stamp(self._now())} {kind:<9} {printable(text)}".rstrip())
         self.lines.append(line)
         self.listener(line)
 
@@ -64,13 +68,13 @@ class Story:
             (d.vm_name, d.source, d.destination, str(d.outcome), str(d.refusal.code) if d.refusal else "")
             for d in record.decisions
         )
-        key = (record.outcome, record.hot_hosts, decisions, grouped, _headline(record))
+        key = (record.outcome, record.hot_hosts, decisions, grouped, FIGURES.sub("#", record.reason))
         if key == self._cycle:
             self._same += 1
             return
         self._cycle, self._same = key, 0
         hot = f"; hot: {', '.join(record.hot_hosts)}" if record.hot_hosts else ""
-        self.tell("cycle", f"{record.outcome}: {_headline(record)}{hot}")
+        self.tell("cycle", f"{record.outcome}: {_reason(record)}{hot}")
         for name, source, destination, outcome, code in decisions:
             if outcome != Outcome.STARTED:
                 why = f" ({code})" if code else ""
@@ -108,14 +112,9 @@ class Story:
         return tuple(lines)
 
 
-def _headline(record: CycleRecord) -> str:
-    """The refusal code that decided, or the words of the reason up to the first figure."""
+def _reason(record: CycleRecord) -> str:
     reason = record.reason.removeprefix("no action: ")
-    head = reason.split(":", 1)[0]
-    if head in Code.__members__.values():
-        return head
-    cut = next((i for i, c in enumerate(reason) if c.isdigit() and reason[i - 1 : i] in (" ", "")), len(reason))
-    return reason[:cut].rstrip(" (,;≈+-")
+    return reason if len(reason) <= REASON_SHOWN else f"{reason[:REASON_SHOWN]}…"
 
 
 def _verdict(record: MigrationRecord) -> str:

@@ -84,6 +84,7 @@ class World:
             agents=SimAgents(self.wires),
             history=History(Path(self._directory.name)),
             clock=self.clock,
+            concurrent=False,
         )
         if spec.mode.may_act:
             self.executor = Executor(
@@ -112,6 +113,8 @@ class World:
 
     def kill_daemon(self) -> None:
         """It is gone between two instructions; the ledger, libvirt and the history's files stay."""
+        if self.observer is not None:
+            self.observer.close()  # what is mapped survives a kill as well; this only gives back the descriptors
         self.observer = self.executor = self.loop = None
         self.lifeline.kill_after = None
         self.lease.next_tenure()

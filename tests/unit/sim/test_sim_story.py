@@ -49,19 +49,19 @@ def test_the_same_cycle_is_told_once_and_a_change_is_told() -> None:
     told.cycle(cycle(refusals=(about_vm(Code.COOLDOWN, "u1", "moved 3 min ago"),)))
 
     assert told.lines == [
-        "00:01:00 cycle     no_action: balanced",
-        "00:03:00 cycle     no_action: balanced",
+        "00:01:00 cycle     no_action: balanced: every host is below its headroom",
+        "00:03:00 cycle     no_action: balanced: every host is below its headroom",
         "00:03:00 refused   cooldown: name-of-u1",
     ]
 
 
 def test_figures_in_a_reason_do_not_make_news() -> None:
-    """The words before the first figure are what is told."""
+    """Only figures differ: told once, with those of the first time."""
     told, _ = story()
     told.cycle(cycle(reason="no action: best gain 3.2 % is below 5 %"))
     told.cycle(cycle(reason="no action: best gain 3.4 % is below 5 %"))
 
-    assert told.lines == ["00:00:00 cycle     no_action: best gain"]
+    assert told.lines == ["00:00:00 cycle     no_action: best gain 3.2 % is below 5 %"]
 
 
 def test_decisions_name_their_refusal() -> None:
