@@ -212,6 +212,40 @@ def test_an_intent_survives_sigkill_right_after_it_was_written(path: Path, reope
     assert again.integrity_check() == ()
 
 
+TALKER = """
+import sys
+sys.path.insert(0, {root!r})
+from rebalancerd.record.sql_ledger import SqlLedger
+from tests.unit.record.record_values import FixedClock, finished, make_migration
+ledger = SqlLedger({url!r}, FixedClock())
+n = 0
+while True:
+    ledger.open_intent(make_migration(f"m-{{n}}", vm_uuid=str(n)))
+    print(f"intent {{n}}", flush=True)
+    if n % 2:
+        ledger.update_migration(finished(make_migration(f"m-{{n}}", vm_uuid=str(n))))
+        print(f"verdict {{n}}", flush=True)
+    n += 1
+"""
+
+
+def test_a_writer_killed_at_any_instant_loses_nothing_it_was_told_is_written(path: Path, reopen) -> None:
+    code = TALKER.format(root=str(ROOT), url=f"sqlite:///{path}")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
+        for _ in range(9):
+            writer.stdout.readline()
+        writer.kill()
+        rest = writer.stdout.read()
+    told = 6 + sum(line.startswith("intent") for line in rest.splitlines())  # of nine lines six tell of an intent
+
+    again = reopen()
+    found = {r.id: r.state.is_open for r in again.migrations()}
+    assert set(found) >= {f"m-{n}" for n in range(told)}
+    assert len(found) <= told + 1
+    assert not any(found[f"m-{n}"] for n in (1, 3)), "verdicts told are kept too"
+    assert again.integrity_check() == ()
+
+
 def test_durability_settings_hold_on_every_connection(ledger: SqlLedger) -> None:
     ledger.open_intent(make_migration())
     with ledger.reading() as one, ledger.reading() as two:
