@@ -132,12 +132,13 @@ class SqlLedger:
             if not found:
                 return ()
             span = (found[-1]["id"], found[0]["id"])
-            made, told = _within(connection, decisions, span), _within(connection, refusals, span)
+            made = _by_cycle(connection, decisions, span)
+            told = _by_cycle(connection, refusals, span)
         return tuple(
             rows.cycle_of(
                 row,
-                tuple(rows.decision_of(d) for d in made if d["cycle_id"] == row["id"]),
-                tuple(r for d in told if d["cycle_id"] == row["id"] and (r := rows.refusal_of(d)) is not None),
+                tuple(map(rows.decision_of, made.get(row["id"], ()))),
+                tuple(r for t in told.get(row["id"], ()) if (r := rows.refusal_of(t)) is not None),
             )
             for row in found
         )
@@ -311,6 +312,10 @@ def _numbered(connection: Connection, table: Table, values: dict[str, Any]) -> i
     return int(connection.execute(insert(table).values(values).returning(table.c.id)).scalar_one())
 
 
-def _within(connection: Connection, table: Table, span: tuple[int, int]) -> Sequence[RowMapping]:
+def _by_cycle(connection: Connection, table: Table, span: tuple[int, int]) -> dict[int, list[RowMapping]]:
+    """Rows of the cycles numbered from the first to the last of ``span``, in their order."""
     wanted = select(table).where(table.c.cycle_id.between(*span)).order_by(table.c.cycle_id, table.c.position)
-    return connection.execute(wanted).mappings().all()
+    found: dict[int, list[RowMapping]] = {}
+    for row in connection.execute(wanted).mappings():
+        found.setdefault(row["cycle_id"], []).append(row)
+    return found
