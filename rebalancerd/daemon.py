@@ -17,6 +17,7 @@ import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerPool
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from rebalancerd import __version__
 from rebalancerd import config as configuration
 from rebalancerd.act.executor import Executor
 from rebalancerd.act.libvirt_write import LibvirtWrite
@@ -136,7 +137,7 @@ class Daemon:
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the process's exit code."""
         self._install_signals()
-        log.info("starting", mode=str(self.config.mode), hosts=len(self.config.hosts), config=str(self.config_path))
+        log.info("starting", version=__version__, mode=str(self.config.mode), hosts=len(self.config.hosts), config=str(self.config_path))
         self._adopt()
         watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         watcher.start()

@@ -13,15 +13,15 @@ DEMO_DIR = Path("/var/tmp/rebalancerd-demo")  # noqa: S108 - made by root with m
 LINK_MBIT = 1000
 CALM = (Phase(seconds=3600, cpu_percent=4, working_set_mib=16, dirty_mib_per_second=1),)
 HOT = {
-    "web1": (Phase(seconds=3600, cpu_percent=30, working_set_mib=32, dirty_mib_per_second=4),),
-    "web2": (Phase(seconds=3600, cpu_percent=20, working_set_mib=32, dirty_mib_per_second=2),),
-    "db1": (Phase(seconds=3600, cpu_percent=12, working_set_mib=48, dirty_mib_per_second=6),),
+    "web1": (Phase(seconds=3600, cpu_percent=34, working_set_mib=32, dirty_mib_per_second=4),),
+    "web2": (Phase(seconds=3600, cpu_percent=26, working_set_mib=32, dirty_mib_per_second=2),),
+    "db1": (Phase(seconds=3600, cpu_percent=20, working_set_mib=48, dirty_mib_per_second=6),),
 }
 PLACES = {"web1": "h1", "web2": "h1", "db1": "h1", "mail1": "h2", "cache1": "h2", "log1": "h3"}
 
 
 def demo_lab_spec() -> LabSpec:
-    """Three hosts of 0.6 cores; db1 has a writable network disk, web1 starts with its host."""
+    """Three hosts of 0.8 cores; db1 has a writable network disk, web1 starts with its host."""
     guests = tuple(
         GuestSpec(
             name=name,
@@ -32,7 +32,7 @@ def demo_lab_spec() -> LabSpec:
         )
         for name, host in PLACES.items()
     )
-    return LabSpec(name="demo", hosts=3, guests=guests, subnet="10.78.0.0/24")
+    return LabSpec(name="demo", hosts=3, guests=guests, subnet="10.78.0.0/24", cpu_quota_cores=0.8)
 
 
 def config_text(lab: "Lab", directory: Path) -> str:
