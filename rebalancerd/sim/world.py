@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rebalancerd.act.executor import Executor
 from rebalancerd.cluster.decision import CommandKind, CycleRecord, Outcome
@@ -11,7 +11,7 @@ from rebalancerd.cluster.policy import Mode
 from rebalancerd.loop import Loop, LoopSettings
 from rebalancerd.observe.history import History
 from rebalancerd.observe.observer import Observer
-from rebalancerd.ports import LedgerUnavailableError
+from rebalancerd.ports import Clock, LedgerUnavailableError
 from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.demand import PersistenceDemand
 from rebalancerd.record.sql_ledger import SqlLedger
@@ -24,6 +24,9 @@ from rebalancerd.sim.journal import JournalLedger, KilledError, Lifeline, SimLea
 from rebalancerd.sim.scenario import ScriptLine, WorldSpec
 from rebalancerd.sim.story import Story
 
+if TYPE_CHECKING:
+    from rebalancerd.sim.bench import BenchWorld
+
 OPERATOR = "operator"
 PROBE_OFFSET_SECONDS = 7.0  # probing does not fall on the sampling instants
 
@@ -31,7 +34,18 @@ PROBE_OFFSET_SECONDS = 7.0  # probing does not fall on the sampling instants
 class World:
     """Clock, cluster, ports, ledger and daemon of one simulated run. Close it: it holds a temporary directory."""
 
-    def __init__(self, spec: WorldSpec) -> None:
+    def __init__(
+        self,
+        spec: WorldSpec,
+        *,
+        state_dir: Path | None = None,
+        stopwatch: Callable[[SimClock], Clock] | None = None,
+        begin: Callable[["World", History], None] | None = None,
+    ) -> None:
+        """``state_dir``: ledger and history there, as files, instead of in memory and in a temporary directory.
+
+        ``stopwatch`` makes the loop's own clock; ``begin`` sees the world and its empty history before the daemon starts.
+        """
         self.spec = spec
         self.clock = SimClock(EPOCH if spec.start_wall is None else spec.start_wall)
         self.cluster = SimCluster(spec.cluster, self.clock)
@@ -39,7 +53,8 @@ class World:
         self.read, self.probe, self.write = SimRead(self.wires), SimProbe(self.wires), SimWrite(self.wires)
         self.lifeline = Lifeline()
         self.write.after_call = self.lifeline.effect
-        self._sql = SqlLedger("sqlite://", self.clock)
+        url = "sqlite://" if state_dir is None else f"sqlite:///{state_dir / 'ledger.sqlite'}"
+        self._sql = SqlLedger(url, self.clock)
         self.ledger = JournalLedger(self._sql, self.lifeline)
         self.lease = SimLease()
         self.pause_reason: str | None = None
@@ -50,17 +65,26 @@ class World:
         self.observer: Observer | None = None
         self.executor: Executor | None = None
         self.loop: Loop | None = None
-        self._directory = tempfile.TemporaryDirectory(prefix="rebalancerd-sim-")
+        self._temporary = tempfile.TemporaryDirectory(prefix="rebalancerd-sim-") if state_dir is None else None
+        self._directory = (
+            Path(self._temporary.name) if self._temporary is not None else (state_dir or Path()) / "history"
+        )
+        self._loop_clock = self.clock if stopwatch is None else stopwatch(self.clock)
         self._script: list[ScriptLine] = list(spec.script)
         self._due = {"sample": 0.0, "probe": PROBE_OFFSET_SECONDS, "decide": spec.decide_seconds, "watch": 0.0}
         self._last_record: CycleRecord | None = None
+        if begin is not None:
+            history = History(self._directory)
+            begin(self, history)
+            history.close()
         self.start_daemon()
 
     def close(self) -> None:
         """Release the ledger and the directory of the history."""
         self.kill_daemon()
         self._sql.close()
-        self._directory.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def __enter__(self) -> Self:
         """For ``with``."""
@@ -82,7 +106,7 @@ class World:
             read=self.read,
             probe=self.probe if spec.mode is not Mode.OBSERVE else None,
             agents=SimAgents(self.wires),
-            history=History(Path(self._directory.name)),
+            history=History(self._directory),
             clock=self.clock,
             concurrent=False,
         )
@@ -102,7 +126,7 @@ class World:
             demand=PersistenceDemand(spec.predict),
             costs=PhysicsCost(spec.predict),
             ledger=self.ledger,
-            clock=self.clock,
+            clock=self._loop_clock,
             settings=LoopSettings(mode=spec.mode, plan=spec.plan, guard=spec.guard),
             executor=self.executor,
             lease=self.lease,
@@ -227,3 +251,10 @@ class World:
 def build_world(spec: WorldSpec) -> World:
     """The world of a specification, the daemon started in it, no time passed yet."""
     return World(spec)
+
+
+def build_bench_world(*, hosts: int, vms: int, seed: int, state_dir: Path) -> "BenchWorld":
+    """A large synthetic world for timing cycles; its files go under ``state_dir``."""
+    from rebalancerd.sim.bench import BenchWorld
+
+    return BenchWorld(hosts=hosts, vms=vms, seed=seed, state_dir=state_dir)

@@ -1,6 +1,7 @@
 """The daemon dies after its first effect, after its second, …: each time it must come back and end well."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def base() -> WorldSpec:
     return replace(load(BASE), run_seconds=2400.0)
 
 
+@cache
 def effects_around_the_first_move() -> tuple[int, int]:
     """Numbers of the first effect after the intent's cycle began and of the one after its verdict."""
     with build_world(base()) as world:
@@ -27,13 +29,12 @@ def effects_around_the_first_move() -> tuple[int, int]:
         return max(1, seen[0] - 2), seen[-1] + 4
 
 
-@pytest.mark.parametrize("index", range(16))
+@pytest.mark.parametrize("index", range(12))
 def test_killed_after_an_effect_it_comes_back_and_ends_well(index: int) -> None:
     """Invariants hold after every step, nothing stays open, the host is relieved, autostart is as before."""
     first, last = effects_around_the_first_move()
     effect = first + index
-    if effect > last:
-        pytest.skip(f"the move has {last - first + 1} effects")
+    assert effect <= last, f"the move has {last - first + 1} effects only"
     with build_world(base()) as world:
         world.lifeline.kill_after = effect
         world.run(1.0)
