@@ -82,10 +82,11 @@ def build(snapshot: Snapshot, scenarios: Scenarios) -> Demand:
     active = np.array([vm.state not in GONE for vm in snapshot.vms], dtype=np.bool_)
     granted = np.zeros(count, dtype=np.float64)
     for i, vm in enumerate(snapshot.vms):
-        speed = snapshot.host(vm.host).speed_factor
+        home = snapshot.host(vm.host)
+        speed = home.speed_factor
         if not there[i]:
             cpu[i], memory[i] = vm.facts.vcpus * speed, vm.facts.memory_bytes
-        asked = cpu_demand_cores(vm)
+        asked = cpu_demand_cores(vm, home)
         now_cpu, now_memory = None if asked is None else asked * speed, _memory_now(vm)
         known[i] &= now_cpu is not None and now_memory is not None
         cpu[i, -1] = cpu[i, :-1].max() if now_cpu is None else now_cpu

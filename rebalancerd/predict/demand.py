@@ -59,7 +59,7 @@ class PersistenceDemand:
         speed = np.array([snapshot.host(vm.host).speed_factor for vm in vms], dtype=np.float32)
         trusted = np.array([snapshot.host(vm.host).usable for vm in vms], dtype=np.bool_)
         off = np.array([vm.state in (DomainState.SHUTOFF, DomainState.ABSENT) for vm in vms], dtype=np.bool_)
-        cpu_now, memory_now = _cpu_now(vms), _memory_now(vms)
+        cpu_now, memory_now = _cpu_now(snapshot), _memory_now(vms)
         known = off | (trusted & np.isfinite(cpu_now.load) & np.isfinite(memory_now.load))
         uuids = tuple(vm.uuid for vm in vms)
 
@@ -138,8 +138,10 @@ def memory_demand_bytes(vm: Vm) -> float | None:
     return held if held else None
 
 
-def _cpu_now(vms: tuple[Vm, ...]) -> _Present:
-    load = np.array([_nan(cpu_demand_cores(vm)) for vm in vms], dtype=np.float32)
+def _cpu_now(snapshot: Snapshot) -> _Present:
+    vms = snapshot.vms
+    asked = (cpu_demand_cores(vm, snapshot.host(vm.host)) for vm in vms)
+    load = np.array([_nan(cores) for cores in asked], dtype=np.float32)
     limit = np.array([max(1, vm.facts.vcpus) for vm in vms], dtype=np.float32)
     spread = CPU_SPREAD_OF_LOAD * np.nan_to_num(load) + CPU_SPREAD_OF_SIZE * limit
     return _Present(load, limit, spread.astype(np.float32))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebalancerd.cluster.decision import HostPressure
-from rebalancerd.cluster.demand import cpu_demand_cores, sane
+from rebalancerd.cluster.demand import cpu_demand_cores, sane, short_of_cpu
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.scenarios import Hotspot, Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
@@ -194,7 +194,7 @@ def _cpu_contention(host: Host, snapshot: Snapshot, limits: ContentionLimits) ->
     told = [vm.load for vm in snapshot.vms_on[host.name] if sane(vm.load.steal_cores) is not None]
     steal = sum(sane(load.steal_cores) or 0.0 for load in told)
     asked = steal + sum(sane(load.cpu_cores) or 0.0 for load in told)
-    if steal >= limits.steal_cores and steal / asked >= limits.steal_share:
+    if short_of_cpu(host) and steal >= limits.steal_cores and steal / asked >= limits.steal_share:
         return f"guests wait for CPU: {steal:.2f} cores of delay, {steal / asked:.0%} of what they ask for"
     psi = host.load.psi_cpu
     if psi is not None and psi >= limits.psi_cpu:
@@ -230,7 +230,7 @@ def _now(vms: tuple[Vm, ...], rows: list[int], matrix: Floats, host: Host, resou
     """Present demand of the guests; a guest whose load is unknown counts with the first step of its stand-in."""
     total = 0.0
     for vm, row in zip(vms, rows, strict=True):
-        value = cpu_demand_cores(vm) if resource == CPU else memory_demand_bytes(vm)
+        value = cpu_demand_cores(vm, host) if resource == CPU else memory_demand_bytes(vm)
         factor = host.speed_factor if resource == CPU else 1.0
         total += float(matrix[row, 0]) if value is None else value * factor
     return total

@@ -25,9 +25,10 @@ class PredictSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentionLimits:
-    """Signs of contention that make a host hot whatever its utilisation. Shares are 0 to 1.
+    """Signs of contention that make a host hot whatever its headroom says. Shares are 0 to 1.
 
-    ``steal_share``: vCPU delay ÷ (CPU used + delay) over the host's guests, once the delay is at least ``steal_cores``.
+    ``steal_share``: vCPU delay ÷ (CPU used + delay) over the host's guests, once the delay is at least ``steal_cores``
+    and the host is short of CPU (``cluster.demand``).
     ``psi_cpu``, ``psi_memory``: share of the last 10 s in which some task waited. ``swap_share``: swap used ÷ the
     host's memory. Swap in use is a level, not a rate: pages parked long ago harm nobody, so it counts only while
     ``psi_memory`` is at least ``swap_psi_memory`` or unknown.

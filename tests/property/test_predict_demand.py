@@ -61,7 +61,7 @@ def test_always_finite_bounded_and_never_nothing_where_unknown(world):
     assert (got.cpu_cores >= 0).all()
     assert (got.cpu_cores <= limit * (1 + 1e-6)).all()
     assert (got.memory_bytes >= 0).all()
-    no_cpu = np.array([cpu_demand_cores(vm) is None for vm in snapshot.vms])
+    no_cpu = np.array([cpu_demand_cores(vm, snapshot.host(vm.host)) is None for vm in snapshot.vms])
     no_memory = np.array([memory_demand_bytes(vm) is None for vm in snapshot.vms])
     assert (got.cpu_cores[no_cpu] > 0).all()
     assert (got.memory_bytes[no_memory] > 0).all()

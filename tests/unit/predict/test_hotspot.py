@@ -121,7 +121,7 @@ def test_a_vm_on_its_way_counts_on_both_ends():
 
 
 class TestContention:
-    """Contention makes a host hot whatever its utilisation."""
+    """Contention makes a host hot below its headroom."""
 
     def spot(self, h, steal=None):
         (found,) = find(snap([h], [vm("u", "a", 1.0, steal=steal)]), scenarios({"u": 1.0}))
@@ -130,7 +130,11 @@ class TestContention:
         return found
 
     def test_steal(self):
-        assert self.spot(host("a", busy=1.0), steal=0.5).resource == "cpu"
+        assert self.spot(host("a", busy=6.5), steal=0.5).resource == "cpu"
+
+    def test_steal_on_a_host_with_cpu_to_spare_is_not_its_doing(self):
+        """A guest with a CPU quota of its own waits wherever it runs: moving it helps nobody."""
+        assert find(snap([host("a", busy=1.0)], [vm("u", "a", 1.0, steal=0.5)]), scenarios({"u": 1.0})) == ()
 
     def test_cpu_pressure(self):
         assert self.spot(host("a", load=HostLoad(cpu_cores=1.0, memory_used_bytes=0, psi_cpu=0.6))).resource == "cpu"
