@@ -33,6 +33,10 @@ class Judge:
                 every = {h.name for h in self.shot.hosts}
                 self.where[flight.vm_uuid] |= every if flight.destination is None else {flight.destination} & every
         self.final = {v.uuid: v.host for v in self.shot.vms}
+        for flight in self.shot.in_flight:
+            if flight.vm_uuid in self.final:
+                known = flight.destination in self.shot.host_by_name
+                self.final[flight.vm_uuid] = str(flight.destination) if known else f"wherever {flight.vm_uuid} goes"
         for step in plan.steps:
             self.final[step.move.vm_uuid] = step.move.destination
 
@@ -255,7 +259,7 @@ class Judge:
             for group in vm.policy.affinity if vm.state not in OFF else ():
                 groups[group].add(vm.uuid)
         for group, members in groups.items():
-            if members & moved and len({self.final[m] for m in members}) > len({self.shot.vm(m).host for m in members}):
+            if any(self.final[m] != self.final[other] for m in members & moved for other in members):
                 self.fault(None, f"affinity group {group} torn apart")
 
     def scores(self) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rebalancerd.cluster.policy import HostMode, VmPolicy
+from rebalancerd.cluster.snapshot import InFlight
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.settings import PlanSettings
 from tests.unit.plan.plan_checker import violations
@@ -65,3 +66,21 @@ def test_intermediate_states_are_walked_through():
     plan = replace(balance(replace(inputs, settings=PlanSettings(max_moves=0))), steps=(there, back))
 
     assert any("wave 1: memory of h1 exceeded" in fault for fault in violations(inputs, plan))
+
+
+def test_affinity_counts_a_vm_in_flight_where_it_will_end_up():
+    """b flies from h1 to h2: a may follow it there, not to h3, and nowhere while nobody knows where b goes."""
+    pair = VmPolicy(affinity=frozenset({"web"}))
+    guests = [vm("a", "h1", 8.0, policy=pair), vm("b", "h1", 1.0, policy=pair), vm("c", "h1", 6.0)]
+    plan = balance(inputs_of([host("h1"), host("h2")], [vm("a", "h1", 8.0), vm("c", "h1", 6.0)]))
+    step = next(s for s in plan.steps if s.move.vm_name in "ac")
+    faults = {}
+    for name in ("h2", "h3"):
+        for end in ("h2", None):
+            flight = InFlight(vm_uuid="u-b", source="h1", destination=end, ours=True)
+            world = inputs_of([host(f"h{n}") for n in (1, 2, 3)], guests, snapshot={"in_flight": (flight,)})
+            move = replace(step.move, vm_uuid="u-a", source="h1", destination=name)
+            faults[name, end] = violations(world, replace(plan, steps=(replace(step, move=move),)))
+    torn = {case for case, found in faults.items() if "affinity group web torn apart" in found}
+
+    assert torn == {("h3", "h2"), ("h2", None), ("h3", None)}
