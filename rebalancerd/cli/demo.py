@@ -5,6 +5,7 @@ Where there is neither root nor a way to become it, the simulated cluster plays 
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -53,9 +54,11 @@ def _real(limit_seconds: float, json_path: Path) -> int:
     if DEMO_DIR.is_symlink() or DEMO_DIR.stat().st_uid != os.geteuid():
         raise CliError(f"{DEMO_DIR} belongs to somebody else", "remove it")
     try:
-        Lab.open(DEMO_DIR / "lab").down(lambda _line: None)  # what a killed demonstration left
+        Lab.open(DEMO_DIR / "lab").down()  # what a killed demonstration left
     except LabError:
         pass
+    for left in (DEMO_DIR / "state", DEMO_DIR / "lab"):
+        shutil.rmtree(left, ignore_errors=True)  # an earlier story's cooldowns are not this one's
     lab = Lab(demo_lab_spec(), DEMO_DIR / "lab")
     daemon: subprocess.Popen[bytes] | None = None
     try:
@@ -84,13 +87,13 @@ def _real(limit_seconds: float, json_path: Path) -> int:
                 daemon.wait(60)
             except subprocess.TimeoutExpired:
                 daemon.kill()
-        lab.down(lambda _line: None)
+        lab.down()
         say("The lab is taken down; nothing of it is left running.", "dim")
 
 
 def _play(lab: "Lab", client: Client, daemon: "subprocess.Popen[bytes]", deadline: float) -> "tuple[MigrationRow, ...]":
     """The story itself; returns the finished migrations."""
-    first = _wait(client, daemon, deadline, "the first cycle on fresh figures", lambda w: _settled(w))
+    first = _wait(client, daemon, deadline, "the first cycle on fresh figures", _settled)
     story.chapter("Before")
     story.hosts(first)
     before = {guest.name: lab.counter(guest.name) for guest in lab.guests}

@@ -13,9 +13,9 @@ DEMO_DIR = Path("/var/tmp/rebalancerd-demo")  # noqa: S108 - made by root with m
 LINK_MBIT = 1000
 CALM = (Phase(seconds=3600, cpu_percent=4, working_set_mib=16, dirty_mib_per_second=1),)
 HOT = {
-    "web1": (Phase(seconds=3600, cpu_percent=34, working_set_mib=32, dirty_mib_per_second=4),),
-    "web2": (Phase(seconds=3600, cpu_percent=26, working_set_mib=32, dirty_mib_per_second=2),),
-    "db1": (Phase(seconds=3600, cpu_percent=20, working_set_mib=48, dirty_mib_per_second=6),),
+    "web1": (Phase(seconds=3600, cpu_percent=32, working_set_mib=24, dirty_mib_per_second=4),),
+    "web2": (Phase(seconds=3600, cpu_percent=24, working_set_mib=24, dirty_mib_per_second=2),),
+    "db1": (Phase(seconds=3600, cpu_percent=16, working_set_mib=32, dirty_mib_per_second=6),),
 }
 PLACES = {"web1": "h1", "web2": "h1", "db1": "h1", "mail1": "h2", "cache1": "h2", "log1": "h3"}
 
@@ -54,6 +54,16 @@ def config_text(lab: "Lab", directory: Path) -> str:
         "[guard]",
         "hold_rounds = 2",
         'cooldown = "10 min"',
+        "",
+        # One round is enough at this downtime. QEMU's software emulation can lose a page that is written while its
+        # thread is held up at the end of a round (tests/qtest/migration-test.c: "TCG is touchy due to race conditions
+        # on dirty bits"), so the lab keeps the rounds few.
+        "[act]",
+        'downtime_start = "600 ms"',
+        "downtime_steps = 1",
+        "",
+        "[plan]",
+        'max_downtime = "1 s"',
         "",
         "[serve]",
         f"socket = {_text(directory / 'rebalancerd.sock')}",

@@ -35,6 +35,9 @@ class DaemonOnLab:
             f'pause_file = "{self.directory / "pause"}"',
             "[ticks]\nsample = 2\nprobe = 3\ndecide = 3",
             "[observe]\nstale_after = 15\nflap_stable = 5",
+            # few rounds: software emulation can lose a page that is written while its thread is held up between them
+            '[act]\ndowntime_start = "600 ms"\ndowntime_steps = 1',
+            '[plan]\nmax_downtime = "1 s"',
             f'[serve]\nsocket = "{self.socket}"\nmetrics_listen = ""',
             '[log]\nlevel = "debug"\nformat = "json"',
             extra,
