@@ -223,9 +223,9 @@ class Courses:
         return True, ""
 
     def completions(self, record: MigrationRecord) -> tuple[Completion, ...]:
-        """What source and destination, in this order, tell of a finished migration of that VM; it may be an earlier one."""
+        """What destination and source, in this order, tell of a finished migration of that VM; it may be an earlier one."""
         found = []
-        for host in (record.source, record.destination):
+        for host in (record.destination, record.source):
             try:
                 completion = self._read.completion(host, record.vm_uuid)
             except HostError:

@@ -25,7 +25,7 @@ from rebalancerd.observe.libvirt_facts import FACTS_MAX_AGE_SECONDS, FactsCache,
 from rebalancerd.observe.libvirt_inventory import read_inventory
 from rebalancerd.observe.safe_xml import DomainXmlError
 from rebalancerd.observe.settings import HostSettings, ObserveSettings
-from rebalancerd.ports import Clock, HostRefusedError
+from rebalancerd.ports import Clock, HostError, HostRefusedError
 
 T = TypeVar("T")
 GROUPS = ("STATE", "CPU_TOTAL", "BALLOON", "VCPU", "INTERFACE", "BLOCK", "DIRTYRATE")
@@ -171,11 +171,18 @@ class LibvirtRead:
         return self._ask(host, "job statistics", lambda c: _with_domain(c, vm_uuid, _running))
 
     def completion(self, host: str, vm_uuid: str) -> Completion | None:
-        """Statistics of the last finished migration of that domain: kept from the event, or asked of this host."""
+        """Statistics of the last finished migration of that domain: asked of this host, or kept from the event.
+
+        A domain that is here came by that migration; what an event told is of the one by which it left, maybe long ago.
+        """
         kept = self._readers[host].events.completion(vm_uuid)
-        if kept is not None:
+        try:
+            asked = self._ask(host, "completed job", lambda c: _with_domain(c, vm_uuid, _completed))
+        except HostError:
+            if kept is None:
+                raise
             return kept
-        return self._ask(host, "completed job", lambda c: _with_domain(c, vm_uuid, _completed))
+        return kept if asked is None else asked
 
     def inventory(self, host: str) -> HostInventory:
         """Networks, secrets, filters, domains and the like that a preflight compares."""

@@ -258,6 +258,16 @@ def test_figures_of_an_earlier_migration_are_not_given_for_a_later_one(host: Fak
     assert read.completion("h1", UUIDS[0]) is None
 
 
+def test_a_domain_that_came_back_tells_of_its_return(host: FakeLibvirt, read: LibvirtRead) -> None:
+    """The event is of the migration by which it left this host earlier."""
+    read.sample("h1")
+    host.emit("JOB_COMPLETED", host.domains[0], {"operation": 5, "time_elapsed": 4000})
+    host.domains[0].completed = {"type": libvirt.VIR_DOMAIN_JOB_COMPLETED, "operation": 4, "time_elapsed": 2000}
+    done = read.completion("h1", UUIDS[0])
+    assert done is not None
+    assert done.total_seconds == 2.0
+
+
 def test_other_jobs_that_end_are_no_completion(host: FakeLibvirt, read: LibvirtRead) -> None:
     read.sample("h1")
     host.emit("JOB_COMPLETED", host.domains[0], {"operation": 6, "time_elapsed": 4000})
