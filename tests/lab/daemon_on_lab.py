@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rebalancerd.record.sql_ledger import SqlLedger
-
 from rebalancerd.clock import SystemClock
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.lab import Lab
+from rebalancerd.record.sql_ledger import SqlLedger
 
 
 class DaemonOnLab:
