@@ -72,6 +72,8 @@ class Courses:
 
     def _progress(self, watch: Watch) -> tuple[bool, Progress | None]:
         """Whether the source answered, and its job. An error is no answer: it says nothing of the migration."""
+        if watch.record.source not in self._read.hosts():
+            return False, None
         try:
             return True, self._read.progress(watch.record.source, watch.record.vm_uuid)
         except HostError:
@@ -141,6 +143,7 @@ class Courses:
                 never_after_all=now >= watch.abandon_at,
                 ordered_abort=watch.abort_at is not None,
                 overdue=now >= watch.deadline_at,
+                source_removed=record.source not in self._read.hosts(),
                 source_silent_seconds=watch.silent_seconds,
                 persistent=record.persistent,
                 error=error,
@@ -158,6 +161,8 @@ class Courses:
             self._conclude(watch, standing)
 
     def _locate(self, host: str, vm_uuid: str) -> DomainState | None:
+        if host not in self._read.hosts():  # an adopted migration may name a host that was taken out since
+            return None
         try:
             return self._read.locate(host, vm_uuid)
         except HostError:
@@ -226,6 +231,8 @@ class Courses:
         """What destination and source, in this order, tell of a finished migration of that VM; it may be an earlier one."""
         found = []
         for host in (record.destination, record.source):
+            if host not in self._read.hosts():
+                continue
             try:
                 completion = self._read.completion(host, record.vm_uuid)
             except HostError:

@@ -90,7 +90,7 @@ class Look:
     ``held_seconds``: how long the pair has been the same. ``call_open``: our libvirt call has not returned.
     ``begun``: a job was seen, or our call has returned. ``flowed``: guest memory was transferred.
     ``never_after_all``: an intent whose libvirt call can no longer begin. ``source_silent_seconds``: longest silence of
-    the source so far. ``overdue``: the deadline has passed.
+    the source so far. ``source_removed``: it is no configured host any more. ``overdue``: the deadline has passed.
     """
 
     state: MigrationState
@@ -103,6 +103,7 @@ class Look:
     never_after_all: bool = False
     ordered_abort: bool = False
     overdue: bool = False
+    source_removed: bool = False
     source_silent_seconds: float = 0.0
     persistent: bool = True
     error: HostError | None = None
@@ -131,9 +132,7 @@ def settle(look: Look, settings: ActSettings) -> Standing:
         patience = Patience.SETTLE  # the call is about to return, or a job may still begin
     if look.call_open and (at_home or found.state is MigrationState.VM_STOPPED):
         return _call_hangs(look, settings)
-    if look.held_seconds < _seconds(patience, settings) or (
-        patience is Patience.LOST_SOURCE_AFTER_DEADLINE and not look.overdue
-    ):
+    if look.held_seconds < _seconds(patience, settings) or not _condition(patience, look):
         return _waiting(look)
     return _explained(found.state, found.note, look, settings)
 
@@ -142,6 +141,13 @@ def _seconds(patience: Patience, settings: ActSettings) -> float:
     if patience is Patience.NONE:
         return 0.0
     return settings.settle_seconds if patience is Patience.SETTLE else settings.lost_source_seconds
+
+
+def _condition(patience: Patience, look: Look) -> bool:
+    """What must be so beside the time that passed."""
+    if patience is Patience.LOST_SOURCE_AFTER_DEADLINE:
+        return look.overdue
+    return look.source_removed if patience is Patience.LOST_SOURCE_REMOVED else True
 
 
 def _waiting(look: Look) -> Standing:

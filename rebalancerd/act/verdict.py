@@ -50,6 +50,7 @@ class Patience(StrEnum):
     SETTLE = "settle"
     LOST_SOURCE = "lost_source"
     LOST_SOURCE_AFTER_DEADLINE = "lost_source_after_deadline"
+    LOST_SOURCE_REMOVED = "lost_source_removed"  # and only when the operator has taken the source out of the cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,9 @@ HAPPENED = Finding(_S.SUCCEEDED)
 CLEANUP = Finding(
     _S.SUCCEEDED, _LATER, "runs on the destination; the source still holds a paused copy, which must never be resumed"
 )
-SOURCE_GONE = Finding(_S.SUCCEEDED, Patience.LOST_SOURCE, "runs on the destination; the source does not answer")
+SOURCE_GONE = Finding(
+    _S.SUCCEEDED, Patience.LOST_SOURCE_REMOVED, "runs on the destination; the source is no host of the cluster any more"
+)
 ROLLED_BACK = Finding(_S.FAILED)
 LEFTOVER = Finding(_S.FAILED, _LATER, "runs on the source; a paused copy is left on the destination")
 NO_ANSWER = Finding(_S.FAILED, _LATER, "runs on the source; the destination does not answer")

@@ -85,6 +85,7 @@ class ActWorld:
     facts: dict[str, VmFacts] = field(default_factory=lambda: {VM: FACTS})
     jobs: list[Job] = field(default_factory=list)
     silent: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
     available_bytes: int | None = 64 * GIB
     rows: list[DomainSample] = field(default_factory=list)
     machine_types: frozenset[str] | None = frozenset({"pc-i440fx-7.2"})
@@ -111,6 +112,8 @@ class ActWorld:
             raise CrashError(f"after {call}")
 
     def enter(self, host: str) -> None:
+        if host in self.removed:
+            raise KeyError(host)
         if host in self.silent:
             raise HostUnreachableError(host, "no answer")
 
@@ -145,7 +148,7 @@ class ActRead:
         self.world = world
 
     def hosts(self) -> tuple[str, ...]:
-        return ("a", "b", "c")
+        return tuple(h for h in ("a", "b", "c") if h not in self.world.removed)
 
     def sample(self, host: str) -> HostSample:
         self.world.enter(host)

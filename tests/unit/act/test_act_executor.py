@@ -410,6 +410,34 @@ class TestTrouble:
         scene.pass_time(10)
         assert state(scene) is MigrationState.LOST_SOURCE
 
+    def test_arrived_from_a_silent_source_is_believed_when_both_answer(self) -> None:
+        """However long it takes: success is asked of both hosts."""
+        scene = Scene()
+        scene.started()
+        scene.world.run(iteration=1, remaining_bytes=GIB)
+        scene.executor.tick()
+        scene.world.silent = {"a"}
+        scene.world.arrive()
+        scene.pass_time(3000, every=30)
+        assert state(scene) is MigrationState.UNOBSERVED
+        scene.world.silent = set()
+        scene.executor.tick()
+        assert state(scene) is MigrationState.SUCCEEDED
+
+    @pytest.mark.parametrize(("removed", "verdict"), [("a", MigrationState.SUCCEEDED), ("b", MigrationState.FAILED)])
+    def test_a_host_taken_out_of_the_cluster_does_not_keep_it_open(self, removed: str, verdict: MigrationState) -> None:
+        scene = Scene()
+        scene.started()
+        scene.world.run(iteration=1, remaining_bytes=GIB)
+        if removed == "a":
+            scene.world.arrive()
+        else:
+            scene.world.roll_back()
+        scene.world.removed = {removed}
+        scene.restart()
+        scene.pass_time(SETTINGS.lost_source_seconds + 5, every=5)
+        assert state(scene) is verdict
+
     def test_a_source_that_comes_back_empty_was_lost(self) -> None:
         scene = Scene()
         scene.started()
