@@ -74,3 +74,11 @@ def last_heartbeat(console: Path) -> Heartbeat | None:
         return None
     beats = parse_heartbeats(tail, at)
     return beats[-1] if beats else None
+
+
+def console_panicked(console: Path) -> bool:
+    """Whether a kernel panic stands in a console log; False if there is no log."""
+    try:
+        return b"Kernel panic - not syncing" in console.read_bytes()
+    except OSError:
+        return False

@@ -7,15 +7,39 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 from rebalancerd.lab import GuestSpec, Lab, LabSpec
 
 LAB_FIXTURES = {"lab", "make_guest", "make_spec"}
+PANICS: list[str] = []  # guests whose kernel the emulator broke, since last looked at
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a lab test once more, and only once, if it failed and a guest's kernel had panicked under software emulation.
+
+    That is a fault of the emulator (`Lab.panicked` tells which), not of what is tested; a second failure counts.
+    """
+    if item.get_closest_marker("lab") is None:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    PANICS.clear()
+    reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    if PANICS and any(report.failed for report in reports):
+        print(f"\n{item.nodeid}: emulation broke {', '.join(PANICS)}: running it once more", file=sys.stderr)
+        item._initrequest()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -73,4 +97,6 @@ def make_guest(lab: Lab) -> Iterator[Callable[..., GuestSpec]]:
         present = {guest.name for guest in lab.guests}
         for name in made:
             if name in present:
+                if lab.panicked(name):
+                    PANICS.append(name)
                 lab.remove_guest(name)

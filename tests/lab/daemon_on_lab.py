@@ -59,7 +59,7 @@ class DaemonOnLab:
                 stderr=log,
                 cwd=self.directory,
             )
-        self.wait(lambda: self.cli("status").returncode == 0, 30, "the daemon answers")
+        self.wait(lambda: self.cli("status").returncode == 0, 90, "the daemon answers")
         return self
 
     def kill(self) -> None:
