@@ -19,6 +19,9 @@ shares = st.sampled_from([0.0, 0.2, 0.5, 0.9])
 
 @given(seeds, shares)
 @example(464620073, 0.9)  # follows a VM of its affinity group that is in flight to another host
+@example(3259522730, 0.9)  # guests that wait for a CPU, on hosts with and without any to spare
+@example(2752078130, 0.5)
+@example(2668589609, 0.5)
 @settings(max_examples=150, deadline=None)
 def test_a_balance_plan_breaks_no_rule_in_any_state(seed: int, odd: float) -> None:
     inputs = random_inputs(seed, odd)

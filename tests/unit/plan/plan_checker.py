@@ -199,11 +199,18 @@ class Judge:
         else:
             cpu, memory = s.cpu_cores[row].astype(float), s.memory_bytes[row].astype(float)
         used, held = vm.load.cpu_cores, vm.load.memory_bytes
-        now = cpu.max() if used is None else max(used, min(used + (vm.load.steal_cores or 0.0), vm.facts.vcpus)) * speed
+        now = cpu.max() if used is None else self.asked(vm, used) * speed
         held_now = memory.max() if held is None else held
         unknown = row is None or not s.known[row] or used is None or held is None
         granted = max(memory.max(), held_now, vm.facts.memory_bytes if unknown else 0)
         return cpu, float(now), memory, float(held_now), float(granted)
+
+    def asked(self, vm: Vm, used: float) -> float:
+        """Use and, from 60 % of the host's cores on, the wait for a CPU up to a quarter more, within the vCPUs."""
+        home = self.shot.host(vm.host)
+        spare = home.load.cpu_cores is not None and home.cores and home.load.cpu_cores < 0.6 * home.cores
+        waited = 0.0 if spare else min(vm.load.steal_cores or 0.0, used / 4)
+        return max(used, min(used + waited, vm.facts.vcpus))
 
     def own_use(self, host: Host) -> tuple[float, float]:
         mine = [v for v in self.shot.vms if v.host == host.name]
