@@ -16,7 +16,7 @@ from rebalancerd.cluster.scenarios import Hotspot, Scenarios
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import VmFacts
-from rebalancerd.guard.checks import may_plan, may_start
+from rebalancerd.guard.checks import DRAIN, may_plan, may_start
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.hold import advance
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
@@ -132,6 +132,7 @@ class Loop:
         self._bugs = 0
         self._disarmed_at: float | None = None
         self._timings: list[tuple[str, float]] = []
+        self._decisions: list[Decision] = []
 
     def iterate(self) -> CycleRecord:
         """One cycle. Always returns its one record; raises nothing but what ends the process."""
@@ -140,7 +141,7 @@ class Loop:
 
     def _iterate(self) -> CycleRecord:
         started, begun = self._clock.wall(), self._clock.monotonic()
-        self._timings = []
+        self._timings, self._decisions = [], []
         try:
             record = self._cycle(started, begun)
             self._bugs = 0
@@ -174,7 +175,7 @@ class Loop:
 
     def _cycle(self, started: float, begun: float) -> CycleRecord:
         seen = self._timed("observe", lambda: self._observe(started))
-        stop = may_plan(seen.context, policy="drain")  # what stops even an operator's command
+        stop = may_plan(seen.context, policy=DRAIN)  # what stops even an operator's command
         if stop is not None and stop.code in DATA_CODES:
             record = self._empty_record(started, begun, Outcome.NO_ACTION, stop, seen.snapshot)
             return self._finish(seen, replace(record, moving=len(seen.snapshot.in_flight)))
@@ -285,9 +286,12 @@ class Loop:
         old = self._open_plan
         if old is not None and not self._is_open(old, seen):
             old = None
-        if old is not None and self.settings.mode is Mode.GUARDED:
+        drain_waits = old is not None and old.policy != DRAIN and any(inputs.snapshot.vms_on[h] for h in inputs.drained)
+        if old is not None and self.settings.mode is Mode.GUARDED and not drain_waits:
             return old
         new = self._make_plan(inputs)
+        if old is not None and self.settings.mode is Mode.GUARDED and new.policy != DRAIN:
+            return old  # nothing can be drained now
         if old is not None and _moves(old) == _moves(new):
             return old
         self._open_plan = new if new.steps else None
@@ -301,12 +305,13 @@ class Loop:
         return any((plan.id, s.number) not in used and not differing(s, seen.snapshot) for s in plan.steps)
 
     def _act(self, plan: Plan, seen: _Seen, context: GuardContext) -> list[Decision]:
-        decisions: list[Decision] = []
+        decisions = self._decisions  # kept as they are made, so that no failure later in the cycle hides a start
         for step in plan.steps:
             if (plan.id, step.number) in context.used_steps:
                 continue
             active = self._executor.active() if self._executor is not None else ()
-            context = replace(context, active=active, stale=differing(step, seen.snapshot))
+            pause, stale = self._pause_reason(seen.operator), differing(step, seen.snapshot)
+            context = replace(context, active=active, stale=stale, pause_reason=pause)
             refusal = may_start(context, plan, step)
             decisions.append(self._decide(plan, step, seen, refusal))
         return decisions
@@ -356,6 +361,9 @@ class Loop:
     def _empty_record(
         self, started: float, begun: float, outcome: Outcome, refusal: Refusal, snapshot: Snapshot | None = None
     ) -> CycleRecord:
+        started_moves = _named(self._decisions, Outcome.STARTED)
+        if started_moves and outcome is Outcome.NO_ACTION:
+            outcome = Outcome.STARTED
         return CycleRecord(
             id=0,
             started_at=started,
@@ -363,8 +371,9 @@ class Loop:
             mode=self.settings.mode,
             policy="none",
             outcome=outcome,
-            reason=str(refusal),
+            reason=f"started {started_moves}; then {refusal}" if started_moves else str(refusal),
             snapshot_digest=snapshot.digest if snapshot else None,
+            decisions=tuple(self._decisions),
             refusals=(refusal,),
             step_seconds=tuple(self._timings),
         )
@@ -406,12 +415,16 @@ def _moves(plan: Plan) -> tuple[tuple[str, str, str], ...]:
     return tuple((s.move.vm_uuid, s.move.source, s.move.destination) for s in plan.steps)
 
 
+def _named(decisions: Sequence[Decision], outcome: Outcome) -> str:
+    return ", ".join(f"{d.vm_name} {d.source}→{d.destination}" for d in decisions if d.outcome is outcome)
+
+
 def _summary(plan: Plan, decisions: Sequence[Decision], stop: Refusal | None) -> tuple[Outcome, str]:
     """Outcome and one sentence of a cycle."""
     for outcome in (Outcome.STARTED, Outcome.PROPOSED):
         chosen = [d for d in decisions if d.outcome is outcome]
         if chosen:
-            moves = ", ".join(f"{d.vm_name} {d.source}→{d.destination}" for d in chosen)
+            moves = _named(chosen, outcome)
             why = f" ({chosen[0].refusal})" if chosen[0].refusal else ""
             return outcome, f"{moves}{why}"
     if decisions:
