@@ -127,7 +127,7 @@ def _rights(look: HostLook, mode: Mode) -> Finding:
         return _finding("rights", look, Result.NOT_CHECKED, look.rights.detail, mend)
     if look.rights.yes:
         return _finding("rights", look, Result.OK, look.rights.detail)
-    mend = "allow the daemon's user read-write connections (polkit rule in config/polkit), autostart changes included"
+    mend = "allow the daemon's user read-write connections there (group libvirt, or a polkit rule), autostart changes included"
     return _finding("rights", look, Result.FAIL if mode.may_act else Result.WARN, look.rights.detail, mend)
 
 
@@ -165,7 +165,7 @@ def _migration_uri(look: HostLook) -> Finding:
     given = look.settings.migration_uri
     if given is None:
         mend = "set migration_uri, such as tcp://10.0.0.2 on the migration network"
-        return _finding("migration uri", look, Result.WARN, "not set: the host's own name is used", mend)
+        return _finding("migration uri", look, Result.FAIL, "not set: no VM is moved to this host", mend)
     parts = urlsplit(given)
     if parts.scheme not in ("tcp", "rdma") or not parts.hostname:
         mend = "write tcp://ADDRESS, an address of this host on the migration network"

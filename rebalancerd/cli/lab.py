@@ -51,7 +51,7 @@ def up(
             talk(f"written to {config}; `rebalancerd run --config {config}` starts a daemon on it")
     except (LabError, ValueError, OSError) as error:
         raise CliError(
-            f"the lab does not come up: {error}", "`rebalancerd lab down` removes what was started"
+            f"the lab does not come up: {error}", f"`rebalancerd lab down --dir {directory}` removes what was started"
         ) from error
     _print(seen, output)
 

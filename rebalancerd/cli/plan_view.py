@@ -15,7 +15,8 @@ SHOWN_REFUSALS = 8
 def print_plan(plan: Plan, *, written: Path | None = None) -> None:
     """Print a plan; ``written``: the file that holds it, for the hint at the end."""
     if plan.is_empty:
-        say(f"nothing to do: {plan.why}", "bold")
+        told = plan.why.startswith("Nothing is moved")
+        say(plan.why if told else f"nothing to do: {plan.why}", "bold")
         _refusals(plan)
         return
     left = plan.expires_at - time.time()

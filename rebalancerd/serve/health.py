@@ -7,6 +7,7 @@ from typing import Literal
 
 from rebalancerd.cluster.decision import CycleRecord, Outcome
 from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, MigrationState
+from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.serve.schemas import Check
@@ -127,7 +128,9 @@ def _of_daemon(facts: Facts) -> list[Check]:
         hint = _FROM_REFUSALS[Code.LEASE_LOST][2]
         found.append(_check(HealthCode.LEASE_LOST, "err", "the lock on the state directory is not ours any more", hint))
     if facts.paused is not None:
-        found.append(_check(HealthCode.PAUSED, "warn", facts.paused, "`rebalancerd resume` when you are done"))
+        file = facts.paused.startswith("pause file")
+        hint = "remove the file when you are done" if file else "`rebalancerd resume` when you are done"
+        found.append(_check(HealthCode.PAUSED, "warn", facts.paused, hint))
     if facts.breaker_open is not None:
         hint = _FROM_REFUSALS[Code.BREAKER_OPEN][2]
         found.append(_check(HealthCode.BREAKER_OPEN, "err", facts.breaker_open, hint))
@@ -148,11 +151,12 @@ def _of_cycle(facts: Facts) -> list[Check]:
         return found
     if cycle.outcome is Outcome.FAILED:
         found.append(_check(HealthCode.CYCLE_FAILED, "err", cycle.reason, "please report it, with the daemon's log"))
+    draining = {h.name for h in facts.snapshot.hosts if h.mode is HostMode.DRAIN} if facts.snapshot else set()
     for refusal in cycle.refusals:
         if refusal.code not in _FROM_REFUSALS:
             continue
         code, severity, hint = _FROM_REFUSALS[refusal.code]
-        if code is HealthCode.NO_ROOM and not cycle.hot_hosts:
+        if code is HealthCode.NO_ROOM and not cycle.hot_hosts and refusal.subject not in draining:
             continue
         about = refusal.subject if refusal.kind is SubjectKind.HOST else None
         found.append(_check(code, severity, refusal.detail, hint.replace("NAME", about or "NAME"), about))

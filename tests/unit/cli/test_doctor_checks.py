@@ -116,7 +116,7 @@ def test_rights_by_what_the_mode_needs(mode: Mode, rights: Answer, expected: Res
         ({"peer_uri": None, "uri": "qemu+unix:///system"}, "peer uri", Result.FAIL),
         ({"peer_uri": "qemu:///system"}, "peer uri", Result.FAIL),
         ({"peer_uri": None}, "peer uri", Result.WARN),
-        ({"migration_uri": None}, "migration uri", Result.WARN),
+        ({"migration_uri": None}, "migration uri", Result.FAIL),
         ({"migration_uri": "tcp://localhost"}, "migration uri", Result.FAIL),
         ({"migration_uri": "http://h1"}, "migration uri", Result.FAIL),
         ({"migration_uri": "10.0.0.1"}, "migration uri", Result.FAIL),

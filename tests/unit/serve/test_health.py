@@ -1,11 +1,13 @@
 """Health: a code for each condition, and how bad the whole is."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rebalancerd.cluster.decision import Outcome
 from rebalancerd.cluster.migration import MigrationState
+from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, about_cluster, about_host
 from rebalancerd.cluster.snapshot import InFlight
 from rebalancerd.serve.health import Facts, checks, verdict
@@ -44,6 +46,22 @@ def test_no_room_counts_only_where_a_host_is_hot() -> None:
 
     assert "NO_ROOM" not in codes(cycle=build.make_cycle(hot_hosts=(), refusals=refusals))
     assert "NO_ROOM" in codes(cycle=build.make_cycle(hot_hosts=("h1",), refusals=refusals))
+
+
+def test_no_room_for_a_drained_host_is_told_though_none_is_hot() -> None:
+    """Who drains a host must see in the status that VMs stay on it."""
+    hosts = (replace(build.make_host("h1"), mode=HostMode.DRAIN), build.make_host("h2"))
+    cycle = build.make_cycle(hot_hosts=(), refusals=(about_host(Code.NO_DESTINATION, "h1", "1 VMs stay on h1"),))
+
+    assert codes(cycle=cycle, snapshot=build.make_snapshot(hosts=hosts)) == {"NO_ROOM": "warn"}
+
+
+def test_the_hint_of_a_pause_names_what_ends_it() -> None:
+    def hint(paused: str) -> str:
+        return checks(Facts(now=build.NOW, started_at=build.NOW, paused=paused))[0].hint
+
+    assert "resume" in hint("paused by root")
+    assert "remove the file" in hint("pause file /run/rebalancerd/pause exists")
 
 
 @pytest.mark.parametrize(
