@@ -40,4 +40,4 @@ def explain(
         return
     say(str(answer.get("title", "")), "bold")
     for line in answer.get("lines", ()):
-        say(f"  {line}")
+        say(f"  {line}", escaped=True)

@@ -35,9 +35,13 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=width)
 
 
-def say(line: str = "", style: str | None = None) -> None:
-    """A line of data for people. Escapes what is not printable; long lines wrap on the terminal only."""
-    console().print(plain(line, style), soft_wrap=not sys.stdout.isatty())
+def say(line: str = "", style: str | None = None, *, escaped: bool = False) -> None:
+    """A line of data for people. Escapes what is not printable; long lines wrap on the terminal only.
+
+    ``escaped``: a line that should be safe already is printed as it is if it really is, so that no backslash doubles.
+    """
+    text = _styled(line, style) if escaped and line.isprintable() else plain(line, style)
+    console().print(text, soft_wrap=not sys.stdout.isatty())
 
 
 def talk(line: str) -> None:
@@ -55,9 +59,13 @@ def log_to_stderr() -> None:
 
 def plain(text: str, style: str | None = None) -> "Text":
     """Escaped text in one style."""
+    return _styled(printable(text), style)
+
+
+def _styled(text: str, style: str | None) -> "Text":
     from rich.text import Text
 
-    return Text(printable(text), style=style or "")
+    return Text(text, style=style or "")
 
 
 def emit_json(document: Any) -> None:

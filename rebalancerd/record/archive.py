@@ -1,18 +1,19 @@
 """Questions to the past that only explanations and statistics ask: by VM name, by host, by refusal."""
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Select, Table, func, or_, select
 from sqlalchemy.engine import RowMapping
 
 from rebalancerd.cluster.decision import CycleRecord, Decision
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
-from rebalancerd.cluster.refusal import Refusal
+from rebalancerd.cluster.plan import Plan
+from rebalancerd.cluster.refusal import Refusal, SubjectKind
 from rebalancerd.record.rows import decision_of, migration_of, refusal_of, stored
 from rebalancerd.record.schema import cycles, decisions, migration_events, migrations, outcomes, refusals
-from rebalancerd.record.sql_ledger import SqlLedger
 
 T = TypeVar("T")
 BACK_CYCLES = 500
@@ -53,10 +54,32 @@ class OutcomeRow:
     predicted_bytes_upper: float | None
 
 
+class Readable(Protocol):
+    """A ledger whose tables can be read."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection in a read transaction."""
+        ...
+
+    def plan(self, plan_id: str) -> Plan | None:
+        """The plan of that id."""
+        ...
+
+    def migrations(
+        self, *, since: float = 0.0, vm_uuid: str | None = None, limit: int | None = None
+    ) -> Sequence[MigrationRecord]:
+        """Migrations, newest first."""
+        ...
+
+    def cycles(self, *, limit: int = 20, before: int | None = None) -> Sequence[CycleRecord]:
+        """The last cycles, newest first."""
+        ...
+
+
 class Archive:
     """A ledger's past. Every method raises LedgerUnavailableError."""
 
-    def __init__(self, ledger: SqlLedger) -> None:
+    def __init__(self, ledger: Readable) -> None:
         self.ledger = ledger
 
     def vms_called(self, given: str) -> tuple[tuple[str, str], ...]:
@@ -67,6 +90,10 @@ class Archive:
             for table in (migrations, decisions):
                 match = or_(table.c.vm_name == wanted, table.c.vm_uuid == wanted.lower(), table.c.vm_uuid == wanted)
                 found |= set(connection.execute(select(table.c.vm_uuid).where(match).distinct()).scalars())
+            if not found:  # never moved nor proposed: only refusals know of it, by UUID
+                match = refusals.c.subject.in_((wanted, wanted.lower()))
+                query = select(refusals.c.subject).where(match, refusals.c.kind == SubjectKind.VM.value).limit(1)
+                found |= set(connection.execute(query).scalars())
             return tuple((uuid, _name(connection, uuid) or uuid) for uuid in sorted(found))
 
     def name_of(self, vm_uuid: str) -> str | None:

@@ -3,15 +3,16 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rebalancerd.cluster.decision import CycleRecord, Decision
+from rebalancerd.cluster.decision import CycleRecord, Decision, Outcome
 from rebalancerd.cluster.migration import MigrationRecord
-from rebalancerd.cluster.plan import Move, Plan
+from rebalancerd.cluster.plan import Alternative, Move, Plan
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.record.archive import BACK_CYCLES, Archive, Event, Told
 
 CLUSTER = "cluster"
 SHOWN_MOVES = 5
+SHOWN_DECISIONS = 5
 
 
 class NotOnRecordError(LookupError):
@@ -46,6 +47,27 @@ class RefusalGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionGroup:
+    """Decisions alike (VM, route, outcome, refusal) over several cycles; ``newest`` is the last of them.
+
+    ``move``: what its plan proposed, None if that is not on record.
+    """
+
+    newest: Told[Decision]
+    cycles: int
+    first_at: float
+    move: Move | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighed:
+    """A move of the VM that the last plan looked at, and the move that it preferred."""
+
+    instead: Move
+    alternative: Alternative
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MoveAnswer:
     """One migration: record, the move that its plan proposed (None if that is not on record), and its course."""
 
@@ -60,18 +82,19 @@ class VmAnswer:
     """A VM: its last moves, its last decisions, and why it was not moved.
 
     ``own``, ``about_host``, ``about_cluster``: refusals of the last cycles about it, its host, the cluster; ``live``:
-    those that the caller has just asked of the planner.
+    those that the caller has just asked of the planner; ``weighed``: moves of it that the last cycle's plan passed over.
     """
 
     uuid: str
     name: str
     host: str | None
     moves: tuple[MoveAnswer, ...]
-    decisions: tuple[Told[Decision], ...]
+    decisions: tuple[DecisionGroup, ...]
     own: tuple[RefusalGroup, ...]
     about_host: tuple[RefusalGroup, ...]
     about_cluster: tuple[RefusalGroup, ...]
     live: tuple[RefusalGroup, ...]
+    weighed: tuple[Weighed, ...]
     last_cycle: CycleRecord | None
 
 
@@ -81,7 +104,7 @@ class HostAnswer:
 
     name: str
     moves: tuple[MoveAnswer, ...]
-    decisions: tuple[Told[Decision], ...]
+    decisions: tuple[DecisionGroup, ...]
     own: tuple[RefusalGroup, ...]
     about_cluster: tuple[RefusalGroup, ...]
     live: tuple[RefusalGroup, ...]
@@ -103,7 +126,8 @@ Answer = VmAnswer | HostAnswer | CycleAnswer | MoveAnswer
 def explain_vm(
     archive: Archive, given: str, *, host: str | None = None, live: Iterable[Refusal] = (), uuid: str | None = None
 ) -> VmAnswer:
-    """A VM by name or UUID. ``host``: where it runs now, if the caller knows; ``uuid``: if the caller knows that too.
+    """A VM by name or UUID. ``host``: where it runs now, if the caller knows; ``uuid``: if the caller knows that too,
+    and that ``given`` is its name.
 
     Raises NotOnRecordError, AmbiguousNameError, LedgerUnavailableError.
     """
@@ -114,24 +138,29 @@ def explain_vm(
     if not known and uuid is None:
         raise NotOnRecordError(f"nothing is on record about a VM {given!r}: it was never moved, nor proposed to be")
     found, name = known[0] if known else (str(uuid), given)
+    if uuid is not None:
+        name = given  # what the caller sees is what it is called now
     place = host if host is not None else archive.last_host_of(found)
+    decided = archive.decisions(vm_uuid=found, limit=BACK_CYCLES)
+    last = archive.cycle()
     return VmAnswer(
         uuid=found,
         name=name,
         host=place,
         moves=tuple(_move(archive, r) for r in archive.ledger.migrations(vm_uuid=found, limit=SHOWN_MOVES)),
-        decisions=archive.decisions(vm_uuid=found),
-        own=grouped(_of_decisions(archive.decisions(vm_uuid=found, limit=BACK_CYCLES)), archive.refusals([found])),
+        decisions=_decided(archive, decided),
+        own=grouped(_of_decisions(decided), archive.refusals([found])),
         about_host=grouped(archive.refusals([place])) if place is not None else (),
         about_cluster=grouped(archive.refusals([CLUSTER])),
         live=grouped(Told(0, 0.0, refusal) for refusal in told_live),
-        last_cycle=archive.cycle(),
+        weighed=_weighed(archive, last, found),
+        last_cycle=last,
     )
 
 
 def explain_host(archive: Archive, name: str, *, live: Iterable[Refusal] = ()) -> HostAnswer:
     """A host. Raises NotOnRecordError, LedgerUnavailableError."""
-    decided = archive.decisions(host=name)
+    decided = archive.decisions(host=name, limit=BACK_CYCLES)
     told = archive.refusals([name])
     moves = [r for r in archive.ledger.migrations(limit=1000) if name in (r.source, r.destination)][:SHOWN_MOVES]
     last = archive.cycle()
@@ -141,7 +170,7 @@ def explain_host(archive: Archive, name: str, *, live: Iterable[Refusal] = ()) -
     return HostAnswer(
         name=name,
         moves=tuple(_move(archive, record) for record in moves),
-        decisions=decided,
+        decisions=_decided(archive, decided),
         own=grouped(told),
         about_cluster=grouped(archive.refusals([CLUSTER])),
         live=grouped(Told(0, 0.0, refusal) for refusal in live),
@@ -199,12 +228,46 @@ def _of_decisions(decided: Iterable[Told[Decision]]) -> list[Told[Refusal]]:
     return [Told(d.cycle_id, d.at, d.what.refusal) for d in decided if d.what.refusal is not None]
 
 
+def _decided(archive: Archive, decided: Iterable[Told[Decision]]) -> tuple[DecisionGroup, ...]:
+    """The last decisions that differ, newest first."""
+    groups: dict[tuple[str, str, str, Outcome, Code | None], list[Told[Decision]]] = {}
+    for told in decided:
+        d = told.what
+        why = d.refusal.code if d.refusal is not None else None
+        groups.setdefault((d.vm_uuid, d.source, d.destination, d.outcome, why), []).append(told)
+    newest_first = sorted(groups.values(), key=lambda members: -max(told.cycle_id for told in members))
+    return tuple(_decision_group(archive, members) for members in newest_first[:SHOWN_DECISIONS])
+
+
+def _decision_group(archive: Archive, members: list[Told[Decision]]) -> DecisionGroup:
+    newest = max(members, key=lambda told: told.cycle_id)
+    plan = _plan(archive, newest.what.plan_id)
+    return DecisionGroup(
+        newest=newest,
+        cycles=len({told.cycle_id for told in members}),
+        first_at=min(told.at for told in members),
+        move=_move_of(plan, newest.what.step),
+    )
+
+
+def _weighed(archive: Archive, last: CycleRecord | None, vm_uuid: str) -> tuple[Weighed, ...]:
+    """What the last cycle's plan says of other moves that were preferred to one of this VM."""
+    plan = _plan(archive, last.plan_id) if last is not None else None
+    return tuple(
+        Weighed(instead=step.move, alternative=other)
+        for step in (plan.steps if plan is not None else ())
+        for other in step.move.alternatives
+        if other.vm_uuid == vm_uuid
+    )
+
+
 def _move(archive: Archive, record: MigrationRecord) -> MoveAnswer:
     plan = _plan(archive, record.plan_id)
-    step = next((s for s in plan.steps if s.number == record.step), None) if plan is not None else None
-    return MoveAnswer(
-        record=record, plan=plan, move=step.move if step is not None else None, events=archive.events(record.id)
-    )
+    return MoveAnswer(record=record, plan=plan, move=_move_of(plan, record.step), events=archive.events(record.id))
+
+
+def _move_of(plan: Plan | None, number: int | None) -> Move | None:
+    return next((s.move for s in plan.steps if s.number == number), None) if plan is not None else None
 
 
 def _plan(archive: Archive, plan_id: str | None) -> Plan | None:

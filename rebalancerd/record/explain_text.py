@@ -1,19 +1,27 @@
 """Answers in words: one line per fact, names from outside escaped, every instant in UTC."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from rebalancerd.cluster.cost import Estimate
+from rebalancerd.cluster.cost import Estimate, MigrationCost
 from rebalancerd.cluster.decision import CycleRecord, Decision, HostPressure
 from rebalancerd.cluster.names import printable
-from rebalancerd.cluster.refusal import SubjectKind
-from rebalancerd.record.archive import Told
-from rebalancerd.record.explain import Answer, CycleAnswer, HostAnswer, MoveAnswer, RefusalGroup, VmAnswer
+from rebalancerd.cluster.plan import Move
+from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
+from rebalancerd.record.explain import (
+    Answer,
+    CycleAnswer,
+    DecisionGroup,
+    HostAnswer,
+    MoveAnswer,
+    RefusalGroup,
+    VmAnswer,
+)
 
 SHOWN_GROUPS = 12
-SHOWN_DECISIONS = 5
 SHOWN_ALTERNATIVES = 5
+SHOWN_NAMES = 6
 
 
 def title(answer: Answer) -> str:
@@ -28,51 +36,102 @@ def title(answer: Answer) -> str:
     return f"Migration {printable(record.id)}: {_route(record.vm_name, record.source, record.destination)}"
 
 
-def lines(answer: Answer) -> tuple[str, ...]:
-    """The answer, line by line; none holds a line break or a control character."""
+def lines(answer: Answer, now: Sequence[str] = ()) -> tuple[str, ...]:
+    """The answer, line by line; none holds a line break or a control character, none says what another said already.
+
+    ``now``: what the caller sees of the VM or the host at present, which takes the place of what was last known of it.
+    """
+    seen = tuple(printable(line) for line in now)
     if isinstance(answer, VmAnswer):
-        return tuple(_vm(answer))
+        return tuple(_vm(answer, seen))
     if isinstance(answer, HostAnswer):
-        return tuple(_host(answer))
+        return tuple(_host(answer, seen))
     if isinstance(answer, CycleAnswer):
         return tuple(_cycle(answer))
     return tuple(_move(answer))
 
 
-def _vm(answer: VmAnswer) -> Iterator[str]:
-    for move in answer.moves:
-        yield from _move(move)
+class _Reasons:
+    """Refusals as they are told: each once, with its counts where it is on record."""
+
+    def __init__(self, on_record: Iterable[RefusalGroup] = ()) -> None:
+        self._counted = {_key(group): group for group in on_record}
+        self._told: set[tuple[Code, str, str | None]] = set()
+        self._details: set[str] = set()
+
+    def note(self, refusal: Refusal | RefusalGroup) -> None:
+        """It is told already."""
+        self._told.add(_key(refusal))
+        self._details.add(refusal.detail)
+
+    def within(self, text: str) -> bool:
+        """Whether a text repeats something told already."""
+        return any(detail and detail in text for detail in self._details)
+
+    def section(self, heading: str, groups: Iterable[RefusalGroup]) -> Iterator[str]:
+        """The groups that were not told yet, under a heading."""
+        alike: dict[tuple[object, ...], list[RefusalGroup]] = {}
+        for group in groups:
+            if _key(group) not in self._told:
+                counted = self._counted.get(_key(group), group)
+                same = (group.code, group.subject, group.detail, counted.count, counted.cycles, counted.last_at)
+                alike.setdefault(same, []).append(group)
+        if alike:
+            yield heading
+        for members in list(alike.values())[:SHOWN_GROUPS]:
+            for group in members:
+                self.note(group)
+            yield f"  {_refusal(members, self._counted.get(_key(members[0]), members[0]))}"
+        if len(alike) > SHOWN_GROUPS:
+            yield f"  and {len(alike) - SHOWN_GROUPS} kinds more."
+
+
+def _key(refusal: Refusal | RefusalGroup) -> tuple[Code, str, str | None]:
+    return refusal.code, refusal.subject, refusal.destination
+
+
+def _vm(answer: VmAnswer, now: tuple[str, ...]) -> Iterator[str]:
+    yield from now
+    if answer.host is not None and not now:
+        yield f"Last known on {printable(answer.host)}."
+    for number, move in enumerate(answer.moves):
+        yield from _move(move) if number == 0 else _brief(move)
     if not answer.moves:
         yield f"{printable(answer.name)} was never moved by rebalancerd."
+    reasons = _Reasons((*answer.about_cluster, *answer.about_host, *answer.own))
+    yield from _decided(answer.decisions, answer.moves, reasons, details=True)
+    for other in answer.weighed:
+        instead = f"moving {printable(other.instead.vm_name)} to {printable(other.instead.destination)} was preferred"
+        reason = printable(other.alternative.reason)
+        yield f"Moving it to {printable(other.alternative.destination)} was weighed, but {instead}: {reason}"
+    yield from reasons.section("Why it is not moved, asked of the planner now:", answer.live)
+    yield from reasons.section("Refusals about it:", answer.own)
     if answer.host is not None:
-        yield f"Last known on {printable(answer.host)}."
-    yield from _decided(answer.decisions)
-    yield from _groups("Why it is not moved, asked of the planner now:", answer.live)
-    yield from _groups("Refusals about it:", answer.own)
-    if answer.host is not None:
-        yield from _groups(f"Refusals about its host {printable(answer.host)}:", answer.about_host)
-    yield from _groups("Refusals about the cluster:", answer.about_cluster)
-    yield from _last(answer.last_cycle)
+        yield from reasons.section(f"Refusals about its host {printable(answer.host)}:", answer.about_host)
+    yield from reasons.section("Refusals about the cluster:", answer.about_cluster)
+    yield from _last(answer.last_cycle, reasons)
 
 
-def _host(answer: HostAnswer) -> Iterator[str]:
+def _host(answer: HostAnswer, now: tuple[str, ...]) -> Iterator[str]:
     last = answer.last_cycle
-    for pressure in last.hosts if last is not None else ():
+    yield from now
+    for pressure in last.hosts if last is not None and not now else ():
         if pressure.host == answer.name and last is not None:
             yield f"Cycle {last.id}: {_pressure(pressure, hot=answer.name in last.hot_hosts)}"
     for move in answer.moves:
-        yield _sentence(move)
+        yield from _brief(move)
     if not answer.moves:
         yield "No migration from or to it is on record."
-    yield from _decided(answer.decisions)
-    yield from _groups("Why nothing is moved, asked of the planner now:", answer.live)
-    yield from _groups("Refusals about it:", answer.own)
-    yield from _groups("Refusals about the cluster:", answer.about_cluster)
-    yield from _last(last)
+    reasons = _Reasons((*answer.about_cluster, *answer.own))
+    yield from _decided(answer.decisions, answer.moves, reasons, details=False)
+    yield from reasons.section("Why nothing is moved off it, asked of the planner now:", answer.live)
+    yield from reasons.section("Refusals about it:", answer.own)
+    yield from reasons.section("Refusals about the cluster:", answer.about_cluster)
+    yield from _last(last, reasons)
 
 
 def _cycle(answer: CycleAnswer) -> Iterator[str]:
-    record = answer.record
+    record, plan, reasons = answer.record, answer.plan, _Reasons()
     yield (
         f"Began {instant(record.started_at)}, took {span(record.seconds)}, mode {record.mode.value}, "
         f"policy {printable(record.policy)}."
@@ -80,11 +139,17 @@ def _cycle(answer: CycleAnswer) -> Iterator[str]:
     yield f"Outcome {record.outcome.value}: {printable(record.reason)}"
     for pressure in record.hosts:
         yield f"Host {printable(pressure.host)}: {_pressure(pressure, hot=pressure.host in record.hot_hosts)}"
-    if answer.plan is not None:
-        yield f"Plan {printable(answer.plan.id)} (digest {answer.plan.digest}): {printable(answer.plan.why)}"
+    if plan is not None:
+        why = "" if plan.why in record.reason else f": {printable(plan.why)}"
+        yield f"Plan {printable(plan.id)} (digest {plan.digest}){why}"
     for decision in record.decisions:
         yield f"Step {decision.step}: {_decision(decision)}"
-    yield from _groups("Refusals:", answer.refusals)
+        move = next((s.move for s in plan.steps if s.number == decision.step), None) if plan is not None else None
+        if move is not None:
+            yield f"  Why: {printable(move.why)}"
+        if decision.refusal is not None:
+            reasons.note(decision.refusal)
+    yield from reasons.section("Refusals:", [g for g in answer.refusals if g.detail not in record.reason])
     if record.step_seconds:
         spent = ", ".join(f"{printable(name)} {span(seconds)}" for name, seconds in record.step_seconds)
         yield f"Time spent: {spent}."
@@ -94,22 +159,12 @@ def _move(answer: MoveAnswer) -> Iterator[str]:
     yield _sentence(answer)
     move, record = answer.move, answer.record
     if move is not None:
-        payback = f", repaid after {span(move.payback_seconds)}" if move.payback_seconds is not None else ""
-        yield f"  Why: {printable(move.why)}"
-        yield f"  Gain {move.gain:.4g} core-seconds{payback}."
-        for other in move.alternatives[:SHOWN_ALTERNATIVES]:
-            yield (
-                f"  Not chosen: {printable(other.vm_name)} to {printable(other.destination)} "
-                f"(score {other.score:.4g}): {printable(other.reason)}"
-            )
+        yield from _chosen(move)
     elif record.plan_id is not None:
         yield f"  Its plan {printable(record.plan_id)} is not on record any more."
     predicted, done = record.predicted, record.completion
     if predicted is not None:
-        missing = (
-            f"; not measured: {printable(', '.join(predicted.inputs_missing))}" if predicted.inputs_missing else ""
-        )
-        yield f"  Predicted by {printable(predicted.basis)}{missing}:"
+        yield f"  Predicted by {_basis(predicted)}:"
         yield f"    duration {_versus(predicted.seconds, record.seconds, span)}"
         yield f"    downtime {_versus(predicted.downtime_seconds, done.downtime_seconds if done else None, span)}"
         yield f"    bytes {_versus(predicted.bytes, done.transferred_bytes if done else None, size)}"
@@ -119,6 +174,30 @@ def _move(answer: MoveAnswer) -> Iterator[str]:
     if len(answer.events) > 1:
         course = ", ".join(f"{event.state.value} {instant(event.at)}" for event in answer.events[-8:])
         yield f"  Course: {course}."
+
+
+def _brief(answer: MoveAnswer) -> Iterator[str]:
+    """A move in two lines."""
+    yield _sentence(answer)
+    if answer.move is not None:
+        yield f"  Why: {printable(answer.move.why)}"
+
+
+def _chosen(move: Move) -> Iterator[str]:
+    """Why that move, what it was to bring, and what else was looked at."""
+    payback = f", repaid after {span(move.payback_seconds)}" if move.payback_seconds is not None else ""
+    yield f"  Why: {printable(move.why)}"
+    yield f"  Gain {move.gain:.4g} core-seconds{payback}."
+    for other in move.alternatives[:SHOWN_ALTERNATIVES]:
+        yield (
+            f"  Not chosen: {printable(other.vm_name)} to {printable(other.destination)} "
+            f"(score {other.score:.4g}): {printable(other.reason)}"
+        )
+
+
+def _basis(cost: MigrationCost) -> str:
+    missing = f"; not measured: {printable(', '.join(cost.inputs_missing))}" if cost.inputs_missing else ""
+    return f"{printable(cost.basis)}{missing}"
 
 
 def _sentence(answer: MoveAnswer) -> str:
@@ -136,18 +215,38 @@ def _versus(predicted: Estimate, actual: float | None, wording: Callable[[float 
     if actual is not None and 0 < predicted.value < math.inf:
         ratio = f", {actual / predicted.value:.2f} of what was predicted"
     beyond = ", above its bound" if actual is not None and actual > predicted.upper else ""
-    return (
-        f"predicted {wording(predicted.value)} (at most {wording(predicted.upper)}), "
-        f"actual {wording(actual)}{ratio}{beyond}."
-    )
+    return f"predicted {_expected(predicted, wording)}, actual {wording(actual)}{ratio}{beyond}."
 
 
-def _decided(decisions: Iterable[Told[Decision]]) -> Iterator[str]:
-    shown = list(decisions)[:SHOWN_DECISIONS]
+def _decided(
+    groups: Iterable[DecisionGroup], moves: Iterable[MoveAnswer], reasons: _Reasons, *, details: bool
+) -> Iterator[str]:
+    """Decisions that did not lead to one of these moves; with ``details`` all about the newest one's proposal."""
+    moved = {move.record.id for move in moves}
+    shown = [group for group in groups if group.newest.what.migration_id not in moved]
     if shown:
         yield "Last decisions:"
-    for told in shown:
-        yield f"  cycle {told.cycle_id} ({instant(told.at)}): {_decision(told.what)}"
+    for number, group in enumerate(shown):
+        told, decision = group.newest, group.newest.what
+        when = f"cycle {told.cycle_id}, {instant(told.at)}"
+        if group.cycles > 1:
+            when = f"in {group.cycles} cycles since {instant(group.first_at)}, last {when}"
+        yield f"  {_decision(decision)} ({when})"
+        if decision.refusal is not None:
+            reasons.note(decision.refusal)
+        if group.move is not None and details and number == 0:
+            yield from (f"  {line}" for line in _chosen(group.move))
+            cost = group.move.cost
+            yield (
+                f"    Predicted by {_basis(cost)}: {_expected(cost.seconds, span)}, "
+                f"downtime {_expected(cost.downtime_seconds, span)}, {_expected(cost.bytes, size)} sent."
+            )
+        elif group.move is not None:
+            yield f"    Why: {printable(group.move.why)}"
+
+
+def _expected(figure: Estimate, wording: Callable[[float | None], str]) -> str:
+    return f"{wording(figure.value)} (at most {wording(figure.upper)})"
 
 
 def _decision(decision: Decision) -> str:
@@ -155,25 +254,25 @@ def _decision(decision: Decision) -> str:
     return f"{_route(decision.vm_name, decision.source, decision.destination)} {decision.outcome.value}{why}"
 
 
-def _groups(heading: str, groups: tuple[RefusalGroup, ...]) -> Iterator[str]:
-    if groups:
-        yield heading
-    for group in groups[:SHOWN_GROUPS]:
-        to = f" to {printable(group.destination)}" if group.destination else ""
-        about = f" {printable(group.subject)}" if group.kind is SubjectKind.HOST else ""
-        when = ""
-        if group.last_at is not None and group.cycles > 1:
-            when = f" ({group.count}× in {group.cycles} cycles, last {instant(group.last_at)})"
-        elif group.last_at is not None:
-            when = f" ({instant(group.last_at)})"
-        yield f"  {group.code.value}{about}{to}: {printable(group.detail)}{when}"
-    if len(groups) > SHOWN_GROUPS:
-        yield f"  and {len(groups) - SHOWN_GROUPS} kinds more."
+def _refusal(members: Sequence[RefusalGroup], counted: RefusalGroup) -> str:
+    """One line for refusals that differ in their destination only; ``counted``: on record, with how often and when."""
+    group = members[0]
+    names = sorted(printable(g.destination) for g in members if g.destination)
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    to = f" to {', '.join(names[:SHOWN_NAMES])}{more}" if names else ""
+    about = f" {printable(group.subject)}" if group.kind is SubjectKind.HOST else ""
+    when = ""
+    if counted.last_at is not None and counted.cycles > 1:
+        when = f" ({counted.count}× in {counted.cycles} cycles, last {instant(counted.last_at)})"
+    elif counted.last_at is not None:
+        when = f" ({instant(counted.last_at)})"
+    return f"{group.code.value}{about}{to}: {printable(group.detail)}{when}"
 
 
-def _last(record: CycleRecord | None) -> Iterator[str]:
+def _last(record: CycleRecord | None, reasons: _Reasons) -> Iterator[str]:
     if record is not None:
-        yield f"Last cycle {record.id} ({instant(record.started_at)}): {record.outcome.value}, {printable(record.reason)}"
+        why = "" if reasons.within(record.reason) else f", {printable(record.reason)}"
+        yield f"Last cycle {record.id} ({instant(record.started_at)}): {record.outcome.value}{why}"
 
 
 def _pressure(pressure: HostPressure, *, hot: bool) -> str:

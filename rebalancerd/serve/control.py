@@ -6,8 +6,11 @@ name of who gave it, and takes effect with the next cycle.
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
 
 from rebalancerd import __version__
 from rebalancerd.cluster.decision import OperatorState
@@ -42,6 +45,14 @@ class Looped(Protocol):
 
     def propose(self) -> Plan:
         """A plan for the cluster as it is now; waits for a cycle under way."""
+        ...
+
+
+class Remembering(Ledger, Protocol):
+    """A ledger that can also be asked about the past as a whole (``record.archive``)."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection in a read transaction."""
         ...
 
 
@@ -90,7 +101,7 @@ class Control:
         self,
         *,
         loop: Looped,
-        ledger: Ledger,
+        ledger: Remembering,
         clock: Clock,
         about: Surroundings,
         executor: Acting | None = None,

@@ -205,3 +205,48 @@ def test_the_scorecard_compares_predictions_with_what_happened(ledger: SqlLedger
     assert by_figure["bytes"].within_bound is None, "an infinite bound is none"
     assert any("2.00 in the median, 1.00 to 4.00" in line for line in score_lines(card))
     assert scorecard(Archive(ledger), since=NOW + 1e6).scores == ()
+
+
+def test_decisions_alike_are_told_once_with_their_count(ledger: SqlLedger) -> None:
+    """Forty cycles of waiting are one line, and its reason is not told again as a refusal."""
+    ledger.record_plan(make_plan())
+    for n in range(40):
+        ledger.record_cycle(make_cycle(started_at=NOW + 60 * n, refusals=()))
+
+    answer = explain_vm(Archive(ledger), "web1")
+    text = "\n".join(lines(answer))
+
+    assert [(group.cycles, group.first_at) for group in answer.decisions] == [(40, NOW)]
+    assert text.count("hot for 1 rounds, 3 needed") == 1
+    assert "(in 40 cycles since 2027-01-15 08:00:00 UTC, last cycle 40, 2027-01-15 08:39:00 UTC)" in text
+    assert "Why: h1 is at 95 % CPU" in text
+    assert "Gain 120 core-seconds, repaid after 30 s." in text
+    assert (
+        "Predicted by physics; not measured: dirty rate: 10 s (at most 20 s), downtime 100 ms (at most 200 ms)" in text
+    )
+
+
+def test_a_vm_that_only_refusals_know_is_found_by_its_uuid(ledger: SqlLedger) -> None:
+    ledger.record_cycle(make_cycle(decisions=(), refusals=(about_vm(Code.PINNED, OTHER, "db1: pinned to h1", "h2"),)))
+
+    assert explain_vm(Archive(ledger), OTHER.upper()).uuid == OTHER
+    assert any("pinned to h2: db1: pinned to h1" in line for line in lines(explain_vm(Archive(ledger), OTHER)))
+
+
+def test_a_move_that_was_passed_over_is_told_from_the_last_plan(ledger: SqlLedger) -> None:
+    ledger.record_plan(make_plan())
+    ledger.record_cycle(make_cycle())
+
+    answer = explain_vm(Archive(ledger), "db1", uuid=OTHER)
+
+    assert "Moving it to h3 was weighed, but moving web1 to h2 was preferred: gains less" in lines(answer)
+    assert lines(answer, ["It runs\non h1."])[0] == "It runs\\non h1."
+
+
+def test_only_the_newest_move_is_told_in_full(moved: Archive) -> None:
+    moved.ledger.open_intent(make_migration("m-2", intent_at=NOW + 900))
+
+    text = lines(explain_vm(moved, "web1"))
+
+    assert sum("duration predicted" in line for line in text) == 1
+    assert sum(line.startswith("  Why: ") for line in text) == 2

@@ -1,9 +1,12 @@
 """A running daemon's pieces as the API sees them: a loop with a view, a ledger in memory, an executor that only notes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
+
+from sqlalchemy import Connection, insert
 
 from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
 from rebalancerd.cluster.decision import (
@@ -24,6 +27,8 @@ from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.ports import LedgerUnavailableError
+from rebalancerd.record import rows, schema
+from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.serve.control import Control, Surroundings
 
 NOW = 1_700_000_000.0
@@ -104,6 +109,25 @@ class FakeLedger:
     def open_migrations(self) -> tuple[MigrationRecord, ...]:
         self._check()
         return tuple(r for r in self.records if r.state.is_open)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """The same content in the tables of a real ledger."""
+        self._check()
+        real = SqlLedger("sqlite://", FakeClock())
+        with real.reading() as connection:
+            for cycle in self.past:
+                connection.execute(insert(schema.cycles).values(id=cycle.id, **rows.cycle_row(cycle)))
+                for i, decision in enumerate(cycle.decisions):
+                    connection.execute(insert(schema.decisions).values(rows.decision_row(decision, cycle.id, i)))
+                for i, refusal in enumerate(cycle.refusals):
+                    told = {"cycle_id": cycle.id, "position": i, **rows.refusal_row(refusal)}
+                    connection.execute(insert(schema.refusals).values(told))
+            for record in self.records:
+                connection.execute(insert(schema.migrations).values(rows.migration_row(record)))
+        with real.reading() as connection:
+            yield connection
+        real.close()
 
     def cycles(self, *, limit: int = 20, before: int | None = None) -> Sequence[CycleRecord]:
         self._check()
@@ -225,6 +249,7 @@ def make_cycle(**changes: object) -> CycleRecord:
         ),
         hot_hosts=("h1",),
         decisions=(decision,),
+        refusals=make_plan().refusals,
         step_seconds=(("observe", 0.1), ("plan", 0.1)),
     )
     return replace(base, **changes)  # type: ignore[arg-type]

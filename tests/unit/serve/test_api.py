@@ -361,12 +361,12 @@ def test_explanations(world: Any, ask: Asking) -> None:
     move = ask("GET", "explain/move?subject=m-1")[1]["lines"]
 
     assert any("hot for 1 of 3 rounds" in line for line in vm)
-    assert any("because h1 is hot and web1 adds most to it" in line for line in vm)
-    assert any(line.startswith("pinned: to h2: db1: pinned to h1") for line in stayed)
+    assert any("Why: h1 is hot and web1 adds most to it" in line for line in vm)
+    assert any(line.startswith("  pinned to h2: db1: pinned to h1") for line in stayed)
     assert any("preferred: costs more" in line for line in stayed)
-    assert any("Planned: web1 h1→h2" in line for line in host)
+    assert any("web1 h1 → h2 refused: hold" in line for line in host)
     assert cycle["title"] == "Cycle 7"
-    assert any(line.startswith("duration: predicted 10.0 s (upper bound 25 s), actual 9.0 s") for line in move)
+    assert any("duration predicted 10 s (at most 25 s), actual 9 s" in line for line in move)
 
 
 @pytest.mark.parametrize(
