@@ -80,6 +80,10 @@ def _real(limit_seconds: float, json_path: Path) -> int:
             )
         ended = _play(lab, Client(DEMO_DIR / "rebalancerd.sock"), daemon, deadline)
         return _outcome(lab, ended, json_path)
+    except LabError as error:
+        raise CliError(
+            f"the lab does not work: {error}", "as root this is a failure, never a reason to simulate"
+        ) from error
     finally:
         if daemon is not None:
             daemon.terminate()
