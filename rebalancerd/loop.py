@@ -27,7 +27,7 @@ from rebalancerd.plan.facts import differing
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.ports import Clock, Lease, Ledger, LedgerUnavailableError
-from rebalancerd.predict.hotspot import hotspots, pressures
+from rebalancerd.predict.hotspot import hotspots, measured_pressures, pressures
 from rebalancerd.predict.interface import CostModel, DemandModel
 
 log = structlog.get_logger(__name__)
@@ -373,6 +373,7 @@ class Loop:
             outcome=outcome,
             reason=f"started {started_moves}; then {refusal}" if started_moves else str(refusal),
             snapshot_digest=snapshot.digest if snapshot else None,
+            hosts=measured_pressures(snapshot) if snapshot else (),
             decisions=tuple(self._decisions),
             refusals=(refusal,),
             step_seconds=tuple(self._timings),

@@ -132,19 +132,45 @@ def pressures(snapshot: Snapshot, scenarios: Scenarios) -> tuple[HostPressure, .
             demand = host_demand(snapshot, scenarios, host, resource)
             told = host.usable and demand.complete
             shares[resource] = (demand.share(demand.now), demand.share(demand.peak_p95)) if told else (None, None)
-        unusable = host.unusable or (None if host.usable else "facts unknown")
-        found.append(
-            HostPressure(
-                host=host.name,
-                cpu_now=shares[CPU][0],
-                cpu_p95=shares[CPU][1],
-                memory_now=shares[MEMORY][0],
-                memory_p95=shares[MEMORY][1],
-                vms=len(snapshot.vms_on[host.name]),
-                unusable=unusable,
-            )
-        )
+        found.append(_row(snapshot, host, shares[CPU], shares[MEMORY]))
     return tuple(found)
+
+
+def measured_pressures(snapshot: Snapshot) -> tuple[HostPressure, ...]:
+    """How each host looks where nothing is predicted, in the order of the hosts: measured use, no peaks.
+
+    Use beyond the reservation, as a share of the usable capacity. None for a host that is not usable, and for all while
+    the snapshot is frozen: figures that may be a fault of the telemetry are not passed on.
+    """
+    found = []
+    for host in snapshot.hosts:
+        told = host.usable and snapshot.frozen is None
+        used, held = sane(host.load.cpu_cores), sane(host.load.memory_used_bytes)
+        cpu = None if used is None else (used - host.reserved_cores) * host.speed_factor
+        memory = None if held is None else held - host.reserved_memory_bytes
+        cpu_now = _share(cpu, host.capacity_cores) if told else None
+        memory_now = _share(memory, host.capacity_memory_bytes) if told else None
+        found.append(_row(snapshot, host, (cpu_now, None), (memory_now, None)))
+    return tuple(found)
+
+
+def _share(used: float | None, capacity: float | None) -> float | None:
+    return max(0.0, used) / capacity if used is not None and capacity else None
+
+
+def _row(
+    snapshot: Snapshot, host: Host, cpu: tuple[float | None, float | None], memory: tuple[float | None, float | None]
+) -> HostPressure:
+    """``cpu`` and ``memory``: share now, share at the p95 peak."""
+    return HostPressure(
+        host=host.name,
+        cpu_now=cpu[0],
+        cpu_p95=cpu[1],
+        memory_now=memory[0],
+        memory_p95=memory[1],
+        vms=len(snapshot.vms_on[host.name]),
+        unusable=host.unusable or (None if host.usable else "facts unknown"),
+    )
 
 
 def _hotspot(
