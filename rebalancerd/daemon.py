@@ -2,14 +2,16 @@
 
 Ticks (APScheduler): sample, probe, decide, housekeep; each at most once at a time, so that a hung one is skipped and
 never stops the others. Running migrations are watched by a thread of their own. The watchdog is fed by finished decide
-cycles only. SIGTERM starts nothing more, leaves running migrations to libvirt (they are peer to peer) and exits.
+cycles only. SIGTERM starts nothing more, leaves running migrations to libvirt (they are peer to peer) and exits, even
+where a call to a host hangs.
 """
 
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +35,7 @@ from rebalancerd.observe.history import History
 from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
-from rebalancerd.ports import HypervisorProbe, HypervisorWrite, LedgerUnavailableError
+from rebalancerd.ports import HypervisorWrite, LedgerUnavailableError
 from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.demand import PersistenceDemand
 from rebalancerd.record.file_lease import FileLease
@@ -42,9 +44,13 @@ from rebalancerd.serve.sd_notify import Notifier
 
 log = structlog.get_logger(__name__)
 
-STOP_PATIENCE_SECONDS = 20.0
+# each part of the end is waited for no longer; together they fit well into the unit's TimeoutStopSec
+STOP_PATIENCE_SECONDS = 3.0
+THREADS_PATIENCE_SECONDS = 1.0
 ADOPT_PATIENCE_SECONDS = 120.0
 RETENTION_SECONDS = 90 * 86400.0
+# sections of the configuration that SIGHUP takes over; every other key needs a restart
+RELOADABLE = frozenset({"mode", "plan", "guard", "i_accept_the_risk"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,8 @@ class Ports:
     """The ways out that a mode builds: observe the first, recommend the first two, guarded and auto all three."""
 
     read: LibvirtRead
-    probe: HypervisorProbe | None
-    write: HypervisorWrite | None
+    probe: LibvirtProbe | None
+    write: LibvirtWrite | None
 
 
 def build_ports(cfg: Config, clock: SystemClock) -> Ports:
@@ -98,6 +104,7 @@ class Daemon:
         self._notifier = notifier if notifier is not None else Notifier()
         self._stop = threading.Event()
         self._reload = threading.Event()
+        self._closed = False
         self.reload_error: str | None = None
         state = Path(cfg.state_dir)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -137,7 +144,13 @@ class Daemon:
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the process's exit code."""
         self._install_signals()
-        log.info("starting", version=__version__, mode=str(self.config.mode), hosts=len(self.config.hosts), config=str(self.config_path))
+        log.info(
+            "starting",
+            version=__version__,
+            mode=str(self.config.mode),
+            hosts=len(self.config.hosts),
+            config=str(self.config_path),
+        )
         self._adopt()
         watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         watcher.start()
@@ -166,7 +179,7 @@ class Daemon:
         ticks = self.config.ticks
         jobs: tuple[tuple[str, float, Callable[[], None]], ...] = (
             ("sample", ticks.sample, self.observer.sample),
-            ("probe", ticks.probe, self.observer.probe_tick),
+            ("probe", ticks.probe, self.probe),
             ("decide", ticks.decide, self.decide),
             ("housekeep", ticks.housekeep, self.housekeep),
         )
@@ -176,6 +189,11 @@ class Daemon:
             scheduler.add_job(_guarded(name, work), "interval", seconds=seconds, id=name, name=name)
         return scheduler
 
+    def probe(self) -> None:
+        """Measure what is due, unless the mode was lowered to observe since the start."""
+        if self.loop.settings.mode is not Mode.OBSERVE:
+            self.observer.probe_tick()
+
     def decide(self) -> None:
         """One cycle, its one log line, and the watchdog's food."""
         if self._stop.is_set():
@@ -183,7 +201,10 @@ class Daemon:
         record = self.loop.iterate()
         log_cycle(record)
         for listener in self.on_cycle:
-            listener(record)
+            try:
+                listener(record)
+            except Exception:  # whoever listens, the cycle is done
+                log.exception("listener_failed", bug=True)
         self._notifier.status(
             f"{record.mode} · {len(record.hosts)} hosts · {record.moving} moving · last: {record.reason}"
         )
@@ -203,14 +224,20 @@ class Daemon:
         if self.executor is None:
             return
         self._notifier.extend(ADOPT_PATIENCE_SECONDS)
-        adopted = self.executor.adopt()
+        try:
+            adopted = self.executor.adopt()
+        except LedgerUnavailableError as error:  # the executor adopts before it starts anything
+            log.error("adopting_put_off", reason=str(error))
+            return
         if adopted:
             log.info("adopted", migrations=[record.id for record in adopted])
 
     # configuration
 
     def pause_reason(self) -> str | None:
-        """Why the pause file pauses the daemon, None if there is none."""
+        """Why the daemon itself or its pause file lets nothing start, None if nothing does."""
+        if self._stop.is_set():
+            return "the daemon is stopping"
         path = Path(self.config.pause_file)
         try:
             return f"pause file {path} exists" if path.exists() else None
@@ -220,25 +247,33 @@ class Daemon:
     def _reread(self) -> None:
         """SIGHUP: take the new limits; keep the old configuration when the new one is wrong or needs a restart."""
         self._notifier.reloading()
-        fresh, error = configuration.reload(self.config_path, self.config)
+        try:
+            fresh, error = configuration.reload(self.config_path, self.config)
+            if error is None:
+                self._take_over(fresh)
+        except Exception as bug:
+            log.exception("config_reload_failed", bug=True)
+            error = f"unexpected {type(bug).__name__}: {bug}"
         self.reload_error = error
         if error is not None:
             log.error("config_reload_failed", reason=error, kept="the configuration in force")
-        else:
-            fixed = [
-                key
-                for key in ("hosts", "state_dir", "ledger", "controller", "serve", "ticks", "observe", "act")
-                if getattr(fresh, key) != getattr(self.config, key)
-            ]
-            if fixed:
-                log.warning("config_needs_restart", keys=fixed)
-            settings = loop_settings(fresh)
-            if settings.mode.rank > self.config.mode.rank:
-                log.warning("config_needs_restart", keys=["mode"], wanted=str(settings.mode))
-            mode = stricter(settings.mode, self.config.mode)
-            self.loop.settings = replace(settings, mode=mode)
-            log.info("config_reloaded", mode=str(mode))
         self._notifier.ready()
+
+    def _take_over(self, fresh: Config) -> None:
+        built = self.config  # what the rooms were built from, whatever was taken over since
+        fixed = [
+            key
+            for key in type(fresh).model_fields
+            if key not in RELOADABLE and getattr(fresh, key) != getattr(built, key)
+        ]
+        if fixed:
+            log.warning("config_needs_restart", keys=fixed)
+        settings, unknown = loop_settings(fresh), built.observe_settings().unknown_share_max
+        if settings.mode.rank > built.mode.rank:
+            log.warning("config_needs_restart", keys=["mode"], wanted=str(settings.mode))
+        mode = stricter(settings.mode, built.mode)
+        self.loop.settings = replace(settings, mode=mode, unknown_share_max=unknown)
+        log.info("config_reloaded", mode=str(mode))
 
     # the end
 
@@ -251,18 +286,68 @@ class Daemon:
         self._notifier.stopping()
         left = [record.id for record in self.executor.active()] if self.executor is not None else []
         log.info("stopping", migrations_left_running=left)
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            ending = pool.submit(scheduler.shutdown, wait=False)
-            ending.exception(timeout=STOP_PATIENCE_SECONDS)
+        quiet = _within(STOP_PATIENCE_SECONDS, ticks=scheduler.shutdown)
         for stop in self.servers:
-            stop()
+            _within(STOP_PATIENCE_SECONDS, server=stop)
         watcher.join(STOP_PATIENCE_SECONDS)
-        self.observer.flush()
-        self.ledger.close()
-        self.lease.release()
+        self.close(sampling_ended=quiet)
         log.info("stopped")
         logging.shutdown()
         return 0
+
+    def close(self, *, sampling_ended: bool = True) -> None:
+        """Let go of connections, history, ledger and state directory. Running migrations go on.
+
+        A sample that hangs may still return, so unless ``sampling_ended`` history is only flushed, not unmapped.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        ports = {"write": self.ports.write, "probe": self.ports.probe, "read": self.ports.read}
+        _within(STOP_PATIENCE_SECONDS, **{name: port.close for name, port in ports.items() if port is not None})
+        _within(STOP_PATIENCE_SECONDS, history=self.observer.close if sampling_ended else self.observer.flush)
+        _within(STOP_PATIENCE_SECONDS, ledger=self.ledger.close)
+        self.lease.release()
+
+
+def _within(seconds: float, **parts: Callable[[], object]) -> bool:
+    """Do parts of the end side by side, each on a thread of its own; whether all returned in time.
+
+    What fails or hangs is told, and never holds up the rest.
+    """
+
+    def end(name: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:
+            log.exception("end_failed", of=name, reason=str(error))
+
+    deadline = time.monotonic() + seconds
+    threads = {name: threading.Thread(target=end, args=(name, work), daemon=True) for name, work in parts.items()}
+    for thread in threads.values():
+        thread.start()
+    for thread in threads.values():
+        thread.join(max(0.0, deadline - time.monotonic()))
+    hung = [name for name, thread in threads.items() if thread.is_alive()]
+    if hung:
+        log.warning("end_hangs", of=hung, waited_seconds=seconds)
+    return not hung
+
+
+def end_process(code: int) -> None:
+    """For the program's last line: let it end with that code soon, whatever call still hangs.
+
+    At its end Python joins the threads of every pool (daemon threads too), however long their calls hang. A thread that
+    nobody joins ends the process then; the interpreter ends it where nothing hangs.
+    """
+
+    def end() -> None:
+        time.sleep(THREADS_PATIENCE_SECONDS)
+        ours = (threading.main_thread(), threading.current_thread())
+        log.warning("hung_calls_left_behind", threads=sorted(t.name for t in threading.enumerate() if t not in ours))
+        os._exit(code)
+
+    threading.Thread(target=end, name="end", daemon=True).start()
 
 
 def _guarded(name: str, work: Callable[[], None]) -> Callable[[], None]:
@@ -306,6 +391,8 @@ def standalone_plan(cfg: Config, seconds: float, directory: Path) -> Plan:
         return loop.propose()
     finally:
         ledger.close()
+        ports.read.close()
+        observer.close()
 
 
-__all__ = ["Daemon", "Ports", "build_observer", "build_ports", "loop_settings", "standalone_plan"]
+__all__ = ["Daemon", "Ports", "build_observer", "build_ports", "end_process", "loop_settings", "standalone_plan"]

@@ -17,7 +17,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the daemon in the foreground until SIGTERM. SIGHUP reads the configuration again."""
     from rebalancerd import log
     from rebalancerd.cli.config import load
-    from rebalancerd.daemon import Daemon
+    from rebalancerd.daemon import Daemon, end_process
     from rebalancerd.ports import LedgerUnavailableError
     from rebalancerd.record.file_lease import LeaseTakenError
 
@@ -36,7 +36,9 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     servers = _serve(daemon)
     daemon.on_cycle.append(servers.observe)
     daemon.servers.append(servers.stop)
-    raise typer.Exit(daemon.run())
+    code = daemon.run()
+    end_process(code)
+    raise typer.Exit(code)
 
 
 def _serve(daemon: "Daemon") -> "Servers":
