@@ -165,7 +165,8 @@ class Courses:
             return None
         try:
             return self._read.locate(host, vm_uuid)
-        except HostError:
+        except HostError as error:
+            log.debug("not_located", host=host, vm=vm_uuid, reason=str(error))
             return None
 
     def _search(self, watch: Watch) -> Standing:

@@ -44,6 +44,7 @@ class HostSample:
     memory_total_bytes: int | None
     memory_available_bytes: int | None
     domains: tuple[DomainSample, ...]
+    cpu_idle_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

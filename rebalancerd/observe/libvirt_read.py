@@ -82,6 +82,7 @@ class _HostReader:
             taken_at=(begun + ended) / 2,
             facts=facts,
             cpu_busy_ns=_busy(cpu),
+            cpu_idle_ns=_idle(cpu),
             memory_total_bytes=_kib(memory, "total"),
             memory_available_bytes=_available(memory),
             domains=samples,
@@ -259,6 +260,14 @@ def _busy(cpu: dict[str, object] | None) -> int | None:
         return None
     user, kernel = whole(cpu, "user"), whole(cpu, "kernel")
     return None if user is None or kernel is None else user + kernel
+
+
+def _idle(cpu: dict[str, object] | None) -> int | None:
+    """Nanoseconds that all CPUs together were not busy."""
+    if cpu is None:
+        return None
+    idle = whole(cpu, "idle")
+    return None if idle is None else idle + (whole(cpu, "iowait") or 0)
 
 
 def _kib(memory: dict[str, object] | None, key: str) -> int | None:

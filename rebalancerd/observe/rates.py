@@ -106,6 +106,8 @@ def _stands_still(before: HostSample, sample: HostSample) -> bool:
     """Whether no CPU counter moved at all: the answer is fresh, the figures are not."""
     if sample.cpu_busy_ns is None or before.cpu_busy_ns != sample.cpu_busy_ns:
         return False
+    if sample.cpu_idle_ns is not None and before.cpu_idle_ns != sample.cpu_idle_ns:
+        return False  # an idle host: only its idle time goes on
     return {d.uuid: d.cpu_time_ns for d in before.domains} == {d.uuid: d.cpu_time_ns for d in sample.domains}
 
 

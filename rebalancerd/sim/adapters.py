@@ -139,6 +139,7 @@ class SimRead:
             taken_at=cluster.now,
             facts=it.spec.facts(),
             cpu_busy_ns=int(guests.busy_seconds[it.row] * NS_PER_SECOND),
+            cpu_idle_ns=int((it.spec.cpus * cluster.now - guests.busy_seconds[it.row]) * NS_PER_SECOND),
             memory_total_bytes=it.spec.memory_bytes,
             memory_available_bytes=cluster.memory_available(host),
             domains=tuple(self._domain(host, d) for d in it.domains.values() if d.state.is_active),

@@ -5,6 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
+from rebalancerd import log
 from tests.bench.report import Report
 
 BENCHES = ("cycle", "migrate")
@@ -18,6 +19,7 @@ def main(argv: list[str]) -> int:
     known, rest = parser.parse_known_args(argv)
     bench = importlib.import_module(f"tests.bench.{known.name}")
     options = bench.arguments(argparse.ArgumentParser(prog=f"python -m tests.bench {known.name}")).parse_args(rest)
+    log.configure(level="warning", form="auto")
     report = Report(known.name, vars(options))
     bench.run(options, report)
     report.finish(known.json)

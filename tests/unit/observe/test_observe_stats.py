@@ -235,3 +235,11 @@ def test_counters_that_all_stand_still_are_old_figures_not_an_idle_host() -> Non
     assert "stood still" in idle.dropped[0].reason
     quiet_guest = two(host(10.0, busy=5, domains=(vm(7),)), host(20.0, busy=6, domains=(vm(7),)))
     assert quiet_guest.vms["v"].cpu_cores == 0.0
+
+
+def test_a_host_whose_idle_time_goes_on_is_idle() -> None:
+    """Busy time is counted in ticks of 10 ms: an empty host may use less than one between two samples."""
+    empty = two(host(10.0, busy=5, cpu_idle_ns=100), host(20.0, busy=5, cpu_idle_ns=10**10))
+
+    assert empty.load.cpu_cores == 0.0
+    assert empty.dropped == ()
