@@ -33,7 +33,9 @@ def foreign_owner(ask: Ask) -> Refusal | None:
 def vm_mode(ask: Ask) -> Refusal | None:
     """A VM in observe mode is watched and never proposed; the stricter modes are the guard's."""
     if ask.guest.policy.mode is Mode.OBSERVE:
-        return ask.refuse(Code.VM_MODE, "its mode is observe")
+        faults = ask.guest.facts.faults
+        because = f": {listed(shown(fault) for fault in faults)}" if faults else ""
+        return ask.refuse(Code.VM_MODE, f"its mode is observe{because}")
     return None
 
 
