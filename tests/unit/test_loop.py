@@ -42,9 +42,9 @@ def guest(name: str, host: str, cores: float, rss_gib: int = 3) -> VmSpec:
     )
 
 
-def spec(mode: Mode, hot: tuple[str, ...], cool: tuple[str, ...], guard: GuardSettings) -> WorldSpec:
-    """Four busy guests on each hot host, a quiet one on each cool one."""
-    busy = tuple(guest(f"{h}-{n}", h, 1.8, 2 if n == 1 else 3) for h in hot for n in range(1, 5))
+def spec(mode: Mode, hot: tuple[str, ...], cool: tuple[str, ...], guard: GuardSettings, busy_on_each: int) -> WorldSpec:
+    """Busy guests on each hot host, a quiet one on each cool one."""
+    busy = tuple(guest(f"{h}-{n}", h, 1.8, 2 if n == 1 else 3) for h in hot for n in range(1, busy_on_each + 1))
     hosts = tuple(HostSpec(name=h, cpus=8, memory_bytes=32 * GIB) for h in (*hot, *cool))
     vms = busy + tuple(guest(f"calm-{h}", h, 0.5) for h in cool)
     return WorldSpec(cluster=ClusterSpec(hosts=hosts, vms=vms), mode=mode, decide_seconds=NEVER, guard=guard)
@@ -53,8 +53,8 @@ def spec(mode: Mode, hot: tuple[str, ...], cool: tuple[str, ...], guard: GuardSe
 class Bench:
     """A simulated world and a loop on it whose cycles the test calls itself."""
 
-    def __init__(self, mode: Mode, hot: tuple[str, ...], cool: tuple[str, ...], guard: GuardSettings) -> None:
-        self.world = World(spec(mode, hot, cool, guard))
+    def __init__(self, told: WorldSpec) -> None:
+        self.world = World(told)
         self.loop = self.make_loop()
         self.wait(READY_SECONDS)
 
@@ -125,8 +125,9 @@ def make_bench() -> Iterator[Callable[..., Bench]]:
         hot: tuple[str, ...] = ("a",),
         cool: tuple[str, ...] = ("b", "c"),
         guard: GuardSettings = AT_ONCE,
+        busy: int = 4,
     ) -> Bench:
-        made.append(Bench(mode, hot, cool, guard))
+        made.append(Bench(spec(mode, hot, cool, guard, busy)))
         return made[-1]
 
     yield make
@@ -181,6 +182,10 @@ def test_three_bugs_in_a_row_disarm_until_an_operator_resumes(make_bench: Callab
         bench.cycle()
     demand.broken = False
     assert Code.PAUSED not in codes(bench.cycle())
+    demand.broken = True
+    bench.cycle()
+    demand.broken = False
+    assert Code.PAUSED not in codes(bench.cycle()), "three in a row, not three in all"
 
     demand.broken = True
     bench.loop.settings = replace(bench.loop.settings, mode=Mode.AUTO)
@@ -364,6 +369,7 @@ def test_an_approval_for_one_digest_never_counts_for_another_plan(make_bench: Ca
     other = replace(plan, id="p-other", why="another one")
     bench.world.ledger.record_plan(other)
     bench.command(CommandKind.APPROVE, plan, digest=other.digest)
+    bench.command(CommandKind.APPLY, other, digest="0" * len(plan.digest))
     bench.command(CommandKind.APPROVE, plan, digest=plan.digest[:-1] + ("0" if plan.digest[-1] != "0" else "1"))
     bench.command(CommandKind.APPROVE, plan, digest=None)
     record = bench.cycle()
@@ -524,9 +530,15 @@ def test_holds_count_rounds_in_a_row(make_bench: Callable[..., Bench]) -> None:
 
 def test_a_relieved_host_must_be_hot_anew(make_bench: Callable[..., Bench]) -> None:
     """A start resets its source's rounds: its last sample still holds what has just left it."""
-    bench = make_bench(guard=GuardSettings(hold_rounds=1, per_cluster=4, out_per_host=4, in_per_host=4))
-    assert bench.cycle().outcome is Outcome.STARTED
-    assert bench.again().outcome is not Outcome.STARTED
+    guard = GuardSettings(hold_rounds=2, per_cluster=4, out_per_host=4, in_per_host=4)
+    bench = make_bench(guard=guard, busy=6)
+    outcomes = [bench.cycle().outcome, bench.cycle().outcome]
+    third = bench.again()
+
+    assert outcomes == [Outcome.REFUSED, Outcome.STARTED]
+    assert third.hot_hosts == ("a",)
+    assert third.outcome is Outcome.REFUSED
+    assert Code.HOLD in codes(third)
 
 
 # pause
