@@ -8,8 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-from rebalancerd.record.sql_ledger import SqlLedger
-
 from rebalancerd.act.executor import Executor
 from rebalancerd.act.libvirt_write import LibvirtWrite
 from rebalancerd.act.settings import ActSettings
@@ -21,6 +19,7 @@ from rebalancerd.cluster.units import MIB
 from rebalancerd.lab import GuestSpec, Lab, LabSpec, Phase
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.settings import HostSettings, ObserveSettings
+from rebalancerd.record.sql_ledger import SqlLedger
 from tests.bench.report import Report
 
 COST = MigrationCost(

@@ -12,7 +12,8 @@ from rebalancerd.lab import GuestSpec, Lab, Phase
 from tests.lab.daemon_on_lab import DaemonOnLab
 
 NOVA = '<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1"><nova:name>theirs</nova:name></nova:instance>'
-BUSY = (Phase(seconds=600, cpu_percent=35, working_set_mib=16, dirty_mib_per_second=1),)
+# three of these are more than a lab host has (0.6 cores), and one fits anywhere else
+BUSY = (Phase(seconds=600, cpu_percent=18, working_set_mib=16, dirty_mib_per_second=1),)
 
 
 @pytest.fixture
@@ -44,24 +45,25 @@ def autostart(lab: Lab, host: str, name: str) -> bool:
 def test_hot_host_is_relieved_and_said_so(
     lab: Lab, make_guest: Callable[..., GuestSpec], make_daemon: Callable[..., DaemonOnLab]
 ) -> None:
-    """Two busy guests are more than h1 has: one goes, a guest of Nova's stays although it is busy too; each is explained."""
+    """Three busy guests are more than h1 has: one goes, a guest of Nova's stays although it is busy too; each is explained."""
     theirs = make_guest(name="theirs", host="h1", phases=BUSY, metadata_xml=NOVA)
     mine = make_guest(name="mine", host="h1", phases=BUSY, autostart=True)
+    other = make_guest(name="other", host="h1", phases=BUSY, autostart=True)
     quiet = make_guest(name="quiet", host="h2")
-    before = {g.name: lab.counter(g.name) for g in (theirs, mine, quiet)}
+    before = {g.name: lab.counter(g.name) for g in (theirs, mine, other, quiet)}
     daemon = make_daemon(extra="[guard]\nhold_rounds = 2").start()
 
     daemon.wait(
         lambda: any(m.state is MigrationState.SUCCEEDED for m in daemon.migrations()), 60, "a migration has succeeded"
     )
 
-    (moved,) = daemon.migrations()
-    assert moved.vm_name == "mine"
-    assert lab.find("mine") == moved.destination != "h1"
+    moved = min(daemon.migrations(), key=lambda m: m.intent_at)
+    assert moved.vm_name in ("mine", "other")
+    assert lab.find(moved.vm_name) == moved.destination != "h1"
     assert lab.find("theirs") == "h1"
-    assert autostart(lab, moved.destination, "mine") is True
+    assert autostart(lab, moved.destination, moved.vm_name) is True
     assert moved.predicted is not None and moved.completion is not None
-    why = daemon.cli("explain", "vm", "mine").stdout
+    why = daemon.cli("explain", "vm", moved.vm_name).stdout
     assert "h1" in why and moved.destination in why
     why_not = daemon.cli("explain", "vm", "theirs").stdout
     assert "foreign_owner" in why_not and "nova" in why_not.lower()
@@ -102,8 +104,8 @@ def test_recommend_mode_proposes_and_moves_nothing(
     lab: Lab, make_guest: Callable[..., GuestSpec], make_daemon: Callable[..., DaemonOnLab]
 ) -> None:
     """The default mode shows the plan and has no way to carry it out, whatever is asked."""
-    make_guest(name="busy1", host="h1", phases=BUSY)
-    make_guest(name="busy2", host="h1", phases=BUSY)
+    for name in ("busy1", "busy2", "busy3"):
+        make_guest(name=name, host="h1", phases=BUSY)
     daemon = make_daemon(mode="recommend", extra="[guard]\nhold_rounds = 1").start()
 
     daemon.wait(lambda: daemon.cli("plan", "--detailed-exitcode").returncode == 10, 60, "there is something to do")
@@ -114,7 +116,7 @@ def test_recommend_mode_proposes_and_moves_nothing(
     time.sleep(7)
 
     assert daemon.migrations() == ()
-    assert lab.find("busy1") == lab.find("busy2") == "h1"
+    assert {lab.find(name) for name in ("busy1", "busy2", "busy3")} == {"h1"}
     assert daemon.stop() == 0
 
 
@@ -122,8 +124,8 @@ def test_guarded_mode_waits_for_the_operators_word(
     lab: Lab, make_guest: Callable[..., GuestSpec], make_daemon: Callable[..., DaemonOnLab]
 ) -> None:
     """A plan waits; approving it starts it, and the ledger says who approved."""
-    make_guest(name="busy1", host="h1", phases=BUSY)
-    make_guest(name="busy2", host="h1", phases=BUSY)
+    for name in ("busy1", "busy2", "busy3"):
+        make_guest(name=name, host="h1", phases=BUSY)
     daemon = make_daemon(mode="guarded", extra="[guard]\nhold_rounds = 1").start()
     daemon.wait(lambda: (daemon.ask("status")["plan"] or {}).get("awaits_approval", False), 60, "a plan waits")
     time.sleep(4)
