@@ -16,10 +16,13 @@ from rebalancerd.act.libvirt_write import LibvirtWrite
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.clock import SystemClock
 from rebalancerd.cluster.cost import MigrationOptions
+from rebalancerd.cluster.decision import OperatorState
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.plan import Move, Plan, Score, Step
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.cluster.vm import DomainState, VmFacts
+from rebalancerd.guard.memory import recall
+from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.lab import GuestSpec, Lab, Phase
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.settings import HostSettings, ObserveSettings
@@ -233,6 +236,11 @@ def test_a_destination_libvirtd_that_dies_leaves_the_vm_on_its_source(
 
     assert record.state is MigrationState.FAILED, record
     assert acting.read.locate("h1", record.vm_uuid) is DomainState.RUNNING
+    memory = recall(
+        acting.ledger.migrations(), operator=OperatorState(), now=SystemClock().wall(), settings=GuardSettings()
+    )
+    assert "h2" in memory.quarantined
+    assert "h1" not in memory.quarantined
     wait_for(lambda: acting.lab.counter(guest.name).count > before.count + 2)
     assert acting.lab.counter(guest.name).boot_id == before.boot_id
 
