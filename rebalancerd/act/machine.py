@@ -153,12 +153,12 @@ def _condition(patience: Patience, look: Look) -> bool:
 def _waiting(look: Look) -> Standing:
     """No verdict yet: unobserved if a host is silent, else as before."""
     silent = [
-        name
+        f"{name} {'does not answer' if state is None else 'tells no definite state yet'}"
         for name, state in (("source", look.source), ("destination", look.destination))
         if side(state) is Side.SILENT
     ]
     if silent and (look.begun or look.state is not MigrationState.INTENT):
-        return Standing(state=MigrationState.UNOBSERVED, reason=f"{' and '.join(silent)} does not answer")
+        return Standing(state=MigrationState.UNOBSERVED, reason=", ".join(silent))
     if look.state is MigrationState.UNOBSERVED:
         return Standing(state=MigrationState.ABORTING if look.ordered_abort else MigrationState.RUNNING)
     return Standing(state=look.state)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from rebalancerd.serve.schemas import MigrationRow, Watch
 
 DEFAULT_MINUTES = 4.0
-COOL_ROUNDS = 3  # looks in a row without a hot host before the story ends
+COOL_ROUNDS = 3  # cycles in a row without a hot host before the story ends
+QUIET_ROUNDS = 8  # cycles in a row in which nothing moves: it ends too, and says what is still hot
 POLL_SECONDS = 1.0
 
 
@@ -125,7 +126,7 @@ def _play(lab: "Lab", client: Client, daemon: "subprocess.Popen[bytes]", deadlin
 
 
 def _settled(seen: "Watch") -> bool:
-    return seen.cycle is not None and bool(seen.hosts) and all(h.cpu_now is not None for h in seen.hosts)
+    return seen.cycle is not None and bool(seen.hosts) and all(h.cpu_p95 is not None for h in seen.hosts)
 
 
 def _wait(
@@ -172,7 +173,7 @@ def _watch(client: Client, daemon: "subprocess.Popen[bytes]", deadline: float) -
     """Follow the migrations until no host is hot for some looks in a row and nothing moves, or time is up."""
     from rebalancerd.serve.schemas import Watch
 
-    cool, cycle = 0, -1
+    cool, quiet, cycle = 0, 0, -1
     seen = Watch.model_validate(client.get("watch"))
     while time.monotonic() < deadline and daemon.poll() is None:
         seen = Watch.model_validate(client.get("watch"))
@@ -182,7 +183,8 @@ def _watch(client: Client, daemon: "subprocess.Popen[bytes]", deadline: float) -
             cycle = seen.cycle.id
             calm = not seen.migrations and bool(seen.recent) and not any(h.hot for h in seen.hosts)
             cool = cool + 1 if calm else 0
-        if cool >= COOL_ROUNDS:
+            quiet = quiet + 1 if seen.recent and not seen.migrations else 0
+        if cool >= COOL_ROUNDS or quiet >= QUIET_ROUNDS:
             break
         time.sleep(POLL_SECONDS)
     return seen

@@ -286,3 +286,13 @@ def test_the_room_has_no_name_for_what_it_must_never_do() -> None:
         assert not {t for t in texts if "VIR_MIGRATE" in t}, f"{path.name}: flags by name cannot be checked"
         assert not {n for n in names if n in ("migrate3", "migrateToURI", "migrateToURI2")}, path.name
     assert seen == FLAGS
+
+
+def test_a_host_that_answers_is_not_called_silent() -> None:
+    """At its end a migrated domain is "being shut down" on the source for a moment: undecided, but no outage."""
+    look = Look(
+        state=S.RUNNING, source=DomainState.UNKNOWN, destination=DomainState.RUNNING, held_seconds=0.0, begun=True
+    )
+
+    assert settle(look, SETTINGS).reason == "source tells no definite state yet"
+    assert settle(replace(look, source=None), SETTINGS).reason == "source does not answer"
