@@ -460,7 +460,7 @@ HANGING = """
         def __init__(self, *_): pass
         def hosts(self): return ("h1", "h2")
         def sample(self, host):
-            os.write(1, b"sampling\n")  # whole: both hosts are sampled at once
+            os.write(1, b"sampling\\n")  # whole: both hosts are sampled at once
             threading.Event().wait()
         def close(self): threading.Event().wait()
 
