@@ -101,6 +101,42 @@ def load(
     say(f"{guest}: CPU {cpu:g} %, working set {working_set:g} MiB, {dirty:g} MiB/s rewritten")
 
 
+@app.command()
+def harvest(
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="CSV file; its rows are kept and not made again.")],
+    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long to go on.")] = 60.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="What the settings are drawn from.")] = 1,
+    workloads: Annotated[
+        Path | None, typer.Option("--workloads", metavar="FILE", help="Families of workloads other than the built-in ones.")
+    ] = None,
+    lanes: Annotated[int, typer.Option("--lanes", min=1, max=4, help="Pairs of hosts that work in turn.")] = 2,
+    host_cores: Annotated[float, typer.Option("--host-cores", min=0.2, help="CPU time of each host.")] = 0.9,
+    directory: DirectoryOption = Path("/var/tmp/rebalancerd-harvest"),  # noqa: S108 - made by root with mode 0700
+) -> None:
+    """Measure real migrations of many workloads, one row each: what was known before, and what came of it."""
+    from rebalancerd.lab import LabError
+    from rebalancerd.lab.harvest.families import BUILT_IN, load_families
+    from rebalancerd.lab.harvest.harvest import HarvestPlan, harvest
+
+    try:
+        families = BUILT_IN if workloads is None else load_families(workloads)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        plan = HarvestPlan(
+            out=out,
+            minutes=minutes,
+            seed=seed,
+            families=families,
+            directory=directory / "lab",
+            lanes=lanes,
+            host_cores=host_cores,
+        )
+        added = harvest(plan, talk)
+    except (LabError, ValueError, OSError) as error:
+        raise CliError(f"harvest: {error}", "rows made so far are kept; the same command goes on from there") from error
+    say(f"{added} rows added to {out}")
+
+
 def _print(seen: "LabStatus", output: Output) -> None:
     if output is Output.JSON:
         emit_json(_document(seen))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rebalancerd.cluster.cost import MigrationCost, MigrationOptions
+from rebalancerd.cluster.known import MigrationFacts
 
 
 class MigrationState(StrEnum):
@@ -76,7 +77,7 @@ class MigrationRecord:
     """One migration: the intent that was written before the act, then its course and verdict. Instants are epoch seconds.
 
     ``autostart``: value read on the source before, to be set on the destination after. ``adopted``: watched by a daemon
-    that did not start it. ``ours`` False: started by somebody else and only counted. ``start_before``: monotonic-clock
+    that did not start it. ``known``: what the prediction rested on. ``ours`` False: started by somebody else and only counted. ``start_before``: monotonic-clock
     bound after which the libvirt call must not begin, as seconds left when the intent was written.
     """
 
@@ -95,6 +96,7 @@ class MigrationRecord:
     start_before_seconds: float = 30.0
     options: MigrationOptions = MigrationOptions()
     predicted: MigrationCost | None = None
+    known: MigrationFacts | None = None
     persistent: bool = True
     autostart: bool | None = None
     autostart_restored: bool | None = None

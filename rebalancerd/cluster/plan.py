@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from rebalancerd.cluster.cost import MigrationCost, MigrationOptions
 from rebalancerd.cluster.digest import digest
+from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.refusal import Refusal
 
 PLAN_FORMAT = 1
@@ -36,7 +37,10 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One VM from one host to another, and the reasoning. ``facts`` are those a start must find unchanged."""
+    """One VM from one host to another, and the reasoning. ``facts`` are those a start must find unchanged.
+
+    ``known``: what the predicted cost rests on.
+    """
 
     vm_uuid: str
     vm_name: str
@@ -49,6 +53,7 @@ class Move:
     payback_seconds: float | None
     alternatives: tuple[Alternative, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    known: MigrationFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

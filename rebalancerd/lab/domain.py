@@ -50,7 +50,8 @@ def domain_xml(guest: GuestSpec, uuid: str, image: Image, disk: Disk | None, *, 
     _add(system, "type", text="hvm", arch="x86_64", machine=guest.machine)
     _add(system, "kernel", text=str(image.kernel))
     _add(system, "initrd", text=str(image.initramfs))
-    _add(system, "cmdline", text=f"{COMMAND_LINE} lab.load={encode_schedule(guest.phases, guest.repeat)}")
+    flush = f" pti=on lab.flush={guest.flush_ms}" if guest.flush_ms else ""
+    _add(system, "cmdline", text=f"{COMMAND_LINE}{flush} lab.load={encode_schedule(guest.phases, guest.repeat)}")
     features = _add(domain, "features")
     _add(features, "acpi")
     if kvm:

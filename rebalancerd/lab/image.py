@@ -118,7 +118,7 @@ def _download_kernel(root: Path) -> None:
 def _compile(source: bytes, scratch: Path) -> bytes:
     program, text = scratch / "workload", scratch / "workload.c"
     text.write_bytes(source)
-    run("gcc", "-O2", "-static", "-s", "-o", str(program), str(text))
+    run("gcc", "-O2", "-static", "-s", "-pthread", "-o", str(program), str(text))
     return program.read_bytes()
 
 

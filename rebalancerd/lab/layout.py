@@ -76,6 +76,11 @@ class Layout:
         raise LabError(f"no host {name} in lab {self.spec.name}")
 
     @property
+    def cgroup(self) -> Cgroup:
+        """All processes of the lab."""
+        return self._cgroup()
+
+    @property
     def guests(self) -> tuple[GuestSpec, ...]:
         """The guests the lab has, those added later included."""
         return self._state().guests

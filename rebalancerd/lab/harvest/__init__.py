@@ -1,0 +1,1 @@
+"""Harvest of labelled migrations: real ones, of many workloads, over many links, with what the daemon knew before each."""

@@ -1,0 +1,69 @@
+"""What a harvest does, in order: blocks of settings on one guest size, the same for the same seed and families."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from rebalancerd.lab.harvest.families import Family
+from rebalancerd.lab.harvest.setting import MEMORY_MIB, Setting, draw_setting
+
+REPEATS = 4
+REPEATED, ONCE = 2, 3  # settings of a block
+PAIR_EVERY = 1  # blocks; a pair gives two rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A setting and how often it is to be migrated. ``key`` names it for ever: seed, block, number."""
+
+    key: str
+    setting: Setting
+    repeats: int
+
+    @property
+    def guests(self) -> int:
+        """How many migrate at once."""
+        return len(self.setting.loads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Settings for which one guest (two for pairs) of ``memory_mib`` is booted and sent back and forth."""
+
+    number: int
+    memory_mib: int
+    items: tuple[Item, ...]
+
+    @property
+    def guests(self) -> int:
+        """How many guests it needs."""
+        return max(item.guests for item in self.items)
+
+
+def blocks(seed: int, families: tuple[Family, ...]) -> Iterator[Block]:
+    """Blocks without end. Each is drawn from the seed and its own number alone, so that any part can be done anew."""
+    number = 0
+    while True:
+        random = Random(f"{seed}/{number}")  # noqa: S311 - a reproducible draw, no secret
+        memory = random.choice(MEMORY_MIB)
+        items = []
+        for at in range(REPEATED + ONCE + 1):
+            guests = 2 if at == REPEATED + ONCE else 1
+            if guests == 2 and number % PAIR_EVERY:
+                continue
+            setting = draw_setting(random, families, min(memory, 512) if guests == 2 else memory, guests=guests)
+            repeats = REPEATS if at < REPEATED else 1
+            items.append(Item(key=f"s{seed}-b{number:03d}-{at}", setting=setting, repeats=repeats))
+        yield from _split(number, memory, items)
+        number += 1
+
+
+def _split(number: int, memory: int, items: list[Item]) -> Iterator[Block]:
+    """Single and paired migrations apart, for they need other guests."""
+    for guests in (1, 2):
+        own = tuple(item for item in items if item.guests == guests)
+        if own:
+            size = memory if guests == 1 else own[0].setting.memory_mib
+            yield Block(number=number, memory_mib=size, items=own)

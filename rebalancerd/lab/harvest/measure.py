@@ -1,0 +1,131 @@
+"""What the daemon would know of a guest right before its migration: sampled and probed by the daemon's own parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rebalancerd.clock import SystemClock
+from rebalancerd.cluster.cost import MigrationOptions
+from rebalancerd.cluster.decision import OperatorState
+from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.lab.commands import LabError
+from rebalancerd.observe.history import History
+from rebalancerd.observe.libvirt_probe import LibvirtProbe
+from rebalancerd.observe.libvirt_read import LibvirtRead
+from rebalancerd.observe.observer import Observer
+from rebalancerd.observe.settings import HostSettings, ObserveSettings
+from rebalancerd.ports import HostError
+
+PERIODS_SECONDS = (1, 4)
+LATE_SECONDS = 4.0  # a result may come later than its period
+POLL_SECONDS = 0.3
+STRETCH_SECONDS = 2.0
+
+
+class Measuring:
+    """Readings of one setting, pooled over its repeats as the daemon's rolling probe pools them."""
+
+    def __init__(
+        self, hosts: Sequence[HostSettings], read: LibvirtRead, probe: LibvirtProbe, directory: Path
+    ) -> None:
+        self._probe, self._clock = probe, SystemClock()
+        settings = ObserveSettings(stale_after_seconds=120.0, frozen_jump_share=1.0)
+        self._observer = Observer(
+            hosts=hosts,
+            settings=settings,
+            read=read,
+            history=History(directory),
+            clock=self._clock,
+            concurrent=False,
+        )
+        self._sampled_at = 0.0
+        self._sample()
+
+    def probe(self, host: str, uuids: Sequence[str], rounds: int) -> None:
+        """Measure every period ``rounds`` times on each guest, guests in turn.
+
+        Raises:
+            LabError: a calculation does not start or gives no result.
+        """
+        for number in range(rounds):
+            for period in PERIODS_SECONDS:
+                for uuid in uuids:
+                    last = number == rounds - 1 and period == PERIODS_SECONDS[-1]
+                    self._measure(host, uuid, period, quiet=last)
+
+    def _measure(self, host: str, uuid: str, period: int, *, quiet: bool) -> None:
+        before = self._readings(uuid, period)
+        try:
+            self._probe.start_dirty_rate(host, uuid, period)
+        except HostError as error:
+            raise LabError(f"dirty-rate calculation: {error}") from error
+        if not quiet:  # else the last interval, from which CPU rates are made, is the whole period
+            self._sample()
+        deadline = time.monotonic() + period + LATE_SECONDS
+        time.sleep(period + POLL_SECONDS)
+        while time.monotonic() < deadline:
+            self._sample()
+            if self._readings(uuid, period) > before:
+                return
+            time.sleep(POLL_SECONDS)
+        raise LabError(f"dirty-rate calculation over {period} s: no result within {LATE_SECONDS:g} s of its end")
+
+    def _sample(self) -> None:
+        self._observer.sample()
+        self._sampled_at = time.monotonic()
+
+    def freshen(self) -> Snapshot:
+        """Sample anew if that gives rates over a stretch long enough to mean anything; the snapshot of now."""
+        if time.monotonic() - self._sampled_at >= STRETCH_SECONDS:
+            self._sample()
+        return self.snapshot()
+
+    def _readings(self, uuid: str, period: int) -> int:
+        vm = self.snapshot().vm_by_uuid.get(uuid)
+        points = vm.dirty.points if vm is not None and vm.dirty is not None else ()
+        return next((point.readings for point in points if point.period_seconds == period), 0)
+
+    def snapshot(self) -> Snapshot:
+        """The hosts as last sampled."""
+        return self._observer.snapshot(operator=OperatorState(), ours=())
+
+    def close(self) -> None:
+        """Let go of the history's files."""
+        self._observer.close()
+
+
+def known_before(
+    snapshot: Snapshot, uuid: str, destination: str, options: MigrationOptions, *, link_share: float
+) -> dict[str, object]:
+    """The input columns of a row: nothing that a daemon on a real cluster would not know."""
+    vm = snapshot.vm(uuid)
+    source, there = snapshot.host(vm.host), snapshot.host(destination)
+    points = vm.dirty.points if vm.dirty is not None else ()
+
+    def joined(values: Sequence[float]) -> str:
+        return ";".join(f"{value:.9g}" for value in values)
+
+    return {
+        "memory_bytes": vm.facts.memory_bytes,
+        "resident_bytes": vm.load.memory_bytes,
+        "vcpus": vm.facts.vcpus,
+        "vm_cpu_cores": vm.load.cpu_cores,
+        "vm_steal_cores": vm.load.steal_cores,
+        "dirty_periods_seconds": joined([p.period_seconds for p in points]),
+        "dirty_unique_bytes": joined([p.unique_bytes for p in points]),
+        "dirty_error_bytes": joined([p.standard_error_bytes for p in points]),
+        "dirty_readings": joined([p.readings for p in points]),
+        "dirty_age_seconds": None if vm.dirty is None else vm.dirty.age_seconds,
+        "link_bytes_per_second": min(source.link_bytes_per_second, there.link_bytes_per_second),
+        "link_share": link_share,
+        "bandwidth_bytes_per_second": options.bandwidth_bytes_per_second,
+        "max_downtime_seconds": options.max_downtime_seconds,
+        "auto_converge": options.auto_converge,
+        "parallel": options.parallel,
+        "source_cores": source.cores,
+        "source_cpu_cores": source.load.cpu_cores,
+        "destination_cores": there.cores,
+        "destination_cpu_cores": there.load.cpu_cores,
+    }
