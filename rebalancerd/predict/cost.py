@@ -7,18 +7,16 @@ of its first measured point: the chord from the origin for good luck, the prolon
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rebalancerd.cluster.cost import Candidate, Estimate, MigrationCost
-from rebalancerd.cluster.dirty import DirtyCurve
-from rebalancerd.cluster.host import Host
+from rebalancerd.cluster.cost import Candidate
+from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.snapshot import Snapshot
-from rebalancerd.cluster.vm import Vm
-from rebalancerd.predict.demand import memory_demand_bytes
-from rebalancerd.predict.physics import DirtyCurves, Floats, Precopy, PrecopyInputs, simulate, wire_bytes
+from rebalancerd.predict.alike import Alike
+from rebalancerd.predict.cost_columns import Bools, Column, CostColumns, Floats
+from rebalancerd.predict.cost_inputs import SINGLE_READING_SPREAD, CostInputs
+from rebalancerd.predict.physics import DirtyCurves, Precopy, PrecopyInputs, simulate, wire_bytes
 from rebalancerd.predict.settings import PredictSettings
 
 # Standard normal quantiles .1 .3 .5 .7 .9, and the same five seen from the pessimist's side (level 1.28 is its median).
@@ -27,7 +25,6 @@ EXPECTED, UPPER = 2, 4  # columns of LEVELS: median, 90 %
 VALUE_LEVELS, UPPER_LEVELS = slice(0, 5), slice(2, 7)
 
 MODEL_SPREAD = 0.10  # Gudkov 2023 reports typical errors of 6-7 % for this model with good curves
-SINGLE_READING_SPREAD = 0.30
 AGE_SPREAD_PER_HOUR, AGE_SPREAD_MAX = 0.30, 0.60
 RATE_SPREAD = 0.05
 SURE = (0.01, 0.02)  # never quite sure, even where every level converges
@@ -37,20 +34,10 @@ COPIES_UPPER = 5.0
 SLOWDOWN = (0.02, 0.10)  # dirty logging write-protects pages; assumed, until measured
 OVERHEAD_UPPER = 1.5
 SWITCHOVER_UPPER = 2.5
-ABSURD = 1e18  # bytes, or bytes per second: no machine has them
 UNKNOWN_LINK_BYTES_PER_SECOND, UNKNOWN_LINK_UPPER = 125_000_000.0, 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class _Guest:
-    """What of a VM a migration costs: RAM in bytes and its dirty curve at the levels, shape (levels, points)."""
-
-    resident: float
-    zero: float
-    seconds: tuple[float, ...]
-    unique: tuple[tuple[float, ...], ...]
-    measured: bool
-    missing: tuple[str, ...]
+# only for the expected value: a tenth of the memory within 4 s, as an interactive guest; the bounds ignore it
+ASSUMED_SECONDS, ASSUMED_SHARES = (1.0, 4.0), (0.04, 0.10)
+MISSING = ("vm", "memory", "dirty", "dirty_second_period", "link")
 
 
 class PhysicsCost:
@@ -61,203 +48,219 @@ class PhysicsCost:
     def __init__(self, settings: PredictSettings) -> None:
         self._settings = settings
 
-    def costs(self, snapshot: Snapshot, candidates: Sequence[Candidate]) -> tuple[MigrationCost, ...]:
+    def costs(self, snapshot: Snapshot, candidates: Sequence[Candidate]) -> CostColumns:
         """One cost per candidate, in their order.
 
         What is missing is named in ``inputs_missing`` and widens the bounds: ``dirty`` (no curve: non-convergence .10,
         upper .30; time bounded by five copies of the memory), ``dirty_second_period``, ``memory`` (all configured
         memory is taken for non-zero), ``link`` (1 Gbit/s, upper bound at a tenth), ``vm`` (nothing is known: no bound).
         """
-        guests: dict[str, _Guest] = {}
-        for c in candidates:
-            vm = snapshot.vm_by_uuid.get(c.vm_uuid)
-            if vm is not None and c.vm_uuid not in guests:
-                guests[c.vm_uuid] = _guest(vm)
-        known = [i for i, c in enumerate(candidates) if c.vm_uuid in guests]
-        found: list[MigrationCost | None] = [None] * len(candidates)
-        if known:
-            batch = _Batch(self._settings, snapshot, [candidates[i] for i in known], guests)
-            for i, cost in zip(known, batch.costs(), strict=True):
-                found[i] = cost
-        return tuple(cost or self._nothing_known() for cost in found)
+        inputs = CostInputs.of_snapshot(snapshot, candidates, self._settings.deadline_seconds)
+        return Physics(inputs, self._settings).columns()
 
-    def _nothing_known(self) -> MigrationCost:
-        unbounded = Estimate(value=self._settings.deadline_seconds, upper=float("inf"))
-        return MigrationCost(
-            seconds=unbounded,
-            downtime_seconds=Estimate(value=0.0, upper=float("inf")),
-            bytes=Estimate(value=0.0, upper=float("inf")),
-            slowdown=Estimate(value=1.0, upper=1.0),
-            non_convergence=Estimate(value=1.0, upper=1.0),
-            basis=self.basis,
-            inputs_missing=("vm",),
+    def predict_facts(self, facts: Sequence[MigrationFacts], deadline_seconds: Sequence[float]) -> CostColumns:
+        """The same of migrations on record, each with its own deadline (seconds)."""
+        return Physics(CostInputs.of_facts(facts, deadline_seconds), self._settings).columns()
+
+
+@dataclass(frozen=True, slots=True)
+class _Guests:
+    """RAM and measured dirty curves of the guests with what is unknown replaced by the cautious side, (G,) and (G, P)."""
+
+    resident: Floats
+    zero: Floats
+    seconds: Floats
+    unique: Floats
+    spread: Floats
+    points: Floats
+    measured: Bools
+
+
+class Physics:
+    """All candidates of one question, simulated once per level; candidates alike but for their hosts share a run.
+
+    ``kind[i]`` is the kind of candidate i. Of the kinds, shape (K,): ``row`` (the guest), ``resident``, ``zero``
+    (bytes), ``downtime`` (seconds allowed), ``runs`` (one simulation per level).
+    """
+
+    def __init__(self, inputs: CostInputs, settings: PredictSettings) -> None:
+        self.inputs, self.settings = inputs, settings
+        self._guests = _guests(inputs)
+        alike = Alike.of(
+            inputs.row, inputs.link, inputs.share, inputs.cap, inputs.downtime, inputs.deadline, inputs.auto
         )
+        self.kind, first = alike.kind, alike.first
+        self.row = inputs.row[first]
+        rated = inputs.link[first]
+        self._link_known = np.isfinite(rated)
+        rated = np.where(self._link_known, rated, UNKNOWN_LINK_BYTES_PER_SECOND)
+        self._rated = rated * settings.link_efficiency * inputs.share[first]
+        self._cap, self.downtime = inputs.cap[first], inputs.downtime[first]
+        self._deadline, self._auto = inputs.deadline[first], inputs.auto[first]
+        self.resident, self.zero = self._guests.resident[self.row], self._guests.zero[self.row]
+        self.runs = [self._run(level) for level in range(len(LEVELS))]
 
-
-class _Batch:
-    """All candidates of one question, as arrays: rows are candidates, simulated once per level."""
-
-    def __init__(
-        self, settings: PredictSettings, snapshot: Snapshot, candidates: list[Candidate], guests: dict[str, _Guest]
-    ) -> None:
-        self.settings, self.candidates = settings, candidates
-        place = {uuid: i for i, uuid in enumerate(guests)}
-        self.guests, self.row = list(guests.values()), np.array([place[c.vm_uuid] for c in candidates], dtype=np.intp)
-        links = [_link(snapshot, c) for c in candidates]
-        share = np.array([min(1.0, max(1e-3, c.link_share)) for c in candidates])
-        self.link_known = np.array([link is not None for link in links])
-        link = np.array([UNKNOWN_LINK_BYTES_PER_SECOND if link is None else link for link in links])
-        self.link = link * settings.link_efficiency * share
-        # None and 0 both mean no cap, as in libvirt; a smaller cap than a byte a second is one byte a second
-        self.cap = np.array([max(1.0, c.options.bandwidth_bytes_per_second or np.inf) for c in candidates])
-        self.downtime = np.array([max(0.0, c.options.max_downtime_seconds) for c in candidates])
-        self.auto = np.array([c.options.auto_converge for c in candidates], dtype=np.bool_)
-        self.resident = np.array([g.resident for g in self.guests])[self.row]
-        self.zero = np.array([g.zero for g in self.guests])[self.row]
-
-    def costs(self) -> list[MigrationCost]:
+    def columns(self) -> CostColumns:
         """The cost of every candidate."""
-        runs = [self._run(level) for level in range(len(LEVELS))]
+        runs = self.runs
         failed = np.array([~r.converged for r in runs], dtype=np.float64)
         expected, upper = runs[EXPECTED], runs[UPPER]
-        measured = np.array([g.measured for g in self.guests])[self.row]
         overhead, switchover = self.settings.overhead_seconds, self.settings.switchover_seconds
         low_link = self._link(UPPER)
-        low_rate = np.minimum(self.cap, low_link)
+        low_rate = np.minimum(self._cap, low_link)
         copy = wire_bytes(self.resident, self.zero)
-        bounded = measured | (copy / low_rate <= self.downtime)
+        bounded = self._guests.measured[self.row] | (copy / low_rate <= self.downtime)
         # with no readings: five copies, unless the allowed time is shorter; the remainder is what the switch-over allows
-        five = np.minimum(COPIES_UPPER * copy / low_rate, self.settings.deadline_seconds)
+        five = np.minimum(COPIES_UPPER * copy / low_rate, self._deadline)
         seconds_upper = np.where(bounded, upper.seconds, np.maximum(five, expected.seconds))
         bytes_upper = np.where(bounded, upper.bytes, np.maximum(COPIES_UPPER * copy, expected.bytes))
         # luck adds a round where the remainder passes what is allowed, so between two round counts lies that very worst
-        allowed = np.minimum(self.cap, self.link) * self.downtime / low_link
+        allowed = np.minimum(self._cap, self._rated) * self.downtime / low_link
         likely = runs[VALUE_LEVELS]
         steady = np.ptp([r.rounds for r in likely], axis=0) == 0
         downtime_upper = np.max([r.downtime_seconds for r in likely], axis=0)
         downtime_upper = np.where(bounded & steady, downtime_upper, np.maximum(allowed, downtime_upper))
-        never = failed[VALUE_LEVELS].mean(axis=0), failed[UPPER_LEVELS].mean(axis=0)
-        value, bound = _clipped(never[0], SURE[0]), _clipped(never[1], SURE[1])
-        value = np.where(bounded, value, np.maximum(value, NOT_MEASURED[0]))
-        bound = np.where(bounded, bound, np.maximum(bound, NOT_MEASURED[1]))
-        columns = (
-            _pairs(expected.seconds + overhead, seconds_upper + overhead * OVERHEAD_UPPER),
-            _pairs(expected.downtime_seconds + switchover, downtime_upper + switchover * SWITCHOVER_UPPER),
-            _pairs(expected.bytes, bytes_upper),
-            _pairs(*(np.minimum(1.0, s + r.throttle) for s, r in zip(SLOWDOWN, (expected, upper), strict=True))),
-            _pairs(value, bound),
+        value = np.clip(failed[VALUE_LEVELS].mean(axis=0), SURE[0], 1.0)
+        bound = np.clip(failed[UPPER_LEVELS].mean(axis=0), SURE[1], 1.0)
+        return self._spread_out(
+            seconds=(expected.seconds + overhead, seconds_upper + overhead * OVERHEAD_UPPER),
+            downtime=(expected.downtime_seconds + switchover, downtime_upper + switchover * SWITCHOVER_UPPER),
+            sent=(expected.bytes, bytes_upper),
+            slowdown=(
+                np.minimum(1.0, SLOWDOWN[0] + expected.throttle),
+                np.minimum(1.0, SLOWDOWN[1] + upper.throttle),
+            ),
+            never=(
+                np.where(bounded, value, np.maximum(value, NOT_MEASURED[0])),
+                np.where(bounded, bound, np.maximum(bound, NOT_MEASURED[1])),
+            ),
         )
-        return [
-            MigrationCost(
-                seconds=seconds,
-                downtime_seconds=downtime,
-                bytes=sent,
-                slowdown=slowdown,
-                non_convergence=never_ends,
-                basis=PhysicsCost.basis,
-                inputs_missing=self.guests[row].missing if link else (*self.guests[row].missing, "link"),
+
+    def _spread_out(
+        self,
+        *,
+        seconds: tuple[Floats, Floats],
+        downtime: tuple[Floats, Floats],
+        sent: tuple[Floats, Floats],
+        slowdown: tuple[Floats, Floats],
+        never: tuple[Floats, Floats],
+    ) -> CostColumns:
+        """From kinds to candidates; of a VM that is not there nothing is known."""
+        there, deadline = self.inputs.known, self.inputs.deadline
+
+        def column(pair: tuple[Floats, Floats], value: Floats | float, upper: float) -> Column:
+            at = self.kind
+            return Column.of(np.where(there, pair[0][at], value), np.where(there, pair[1][at], upper))
+
+        return CostColumns(
+            seconds=column(seconds, deadline, np.inf),
+            downtime_seconds=column(downtime, 0.0, np.inf),
+            bytes=column(sent, 0.0, np.inf),
+            slowdown=column(slowdown, 1.0, 1.0),
+            non_convergence=column(never, 1.0, 1.0),
+            basis=np.zeros(len(there), dtype=np.int8),
+            bases=(PhysicsCost.basis,),
+            missing=self.missing(),
+            missing_names=MISSING,
+        )
+
+    def missing(self) -> Bools:
+        """Which inputs of each candidate were unknown, shape (N, 5), in the order of ``MISSING``."""
+        inputs, row, there = self.inputs, self.inputs.row, self.inputs.known
+        found = np.column_stack(
+            (
+                ~there,
+                there & ~np.isfinite(inputs.resident[row]),
+                there & (inputs.points[row] == 0),
+                there & (inputs.points[row] == 1),
+                there & ~np.isfinite(inputs.link),
             )
-            for row, link, seconds, downtime, sent, slowdown, never_ends in zip(
-                self.row.tolist(), self.link_known.tolist(), *columns, strict=True
-            )
-        ]
+        )
+        return np.asarray(found, dtype=np.bool_)
 
     def _run(self, level: int) -> Precopy:
-        """Every candidate at one level."""
-        z = LEVELS[level]
-        points = max(2, *(len(g.seconds) for g in self.guests))
-        rows = [_padded(g.seconds, g.unique[level], points) for g in self.guests]
-        curves = DirtyCurves.of(
-            np.array([r[0] for r in rows]),
-            np.array([r[1] for r in rows]),
-            np.array([g.resident for g in self.guests]),
-            left_weight=min(1.0, max(0.0, 1 + z / -LEVELS[0])),
-            lone=np.array([len(g.seconds) == 1 for g in self.guests]),
-        )
+        """Every kind of candidate at one level."""
         link = self._link(level)
         return simulate(
             PrecopyInputs(
                 resident_bytes=self.resident,
                 zero_bytes=self.zero,
-                rate_bytes_per_second=np.minimum(self.cap, link),
+                rate_bytes_per_second=self.rate(level),
                 link_bytes_per_second=link,
                 max_downtime_seconds=self.downtime,
-                deadline_seconds=np.full(len(self.row), self.settings.deadline_seconds),
-                auto_converge=self.auto,
-                curves=curves.take(self.row),
+                deadline_seconds=self._deadline,
+                auto_converge=self._auto,
+                curves=self.curves(level).take(self.row),
             )
         )
+
+    def curves(self, level: int) -> DirtyCurves:
+        """The guests' dirty curves at a level."""
+        z, guests = LEVELS[level], self._guests
+        moved = np.maximum(0.0, guests.unique + z * guests.spread)
+        seconds, unique = _prolonged(guests.seconds, np.maximum.accumulate(moved, axis=1), guests.points)
+        return DirtyCurves.of(
+            seconds,
+            unique,
+            guests.resident,
+            left_weight=min(1.0, max(0.0, 1 + z / -LEVELS[0])),
+            lone=guests.points == 1,
+        )
+
+    def rate(self, level: int) -> Floats:
+        """Bytes per second of the pre-copy of every kind at a level."""
+        found: Floats = np.minimum(self._cap, self._link(level))
+        return found
 
     def _link(self, level: int) -> Floats:
         """Link rate at a level: bad luck makes it slower, and much slower where it is not known."""
         z = LEVELS[level]
-        rate: Floats = self.link * np.where(self.link_known | (z <= 0), 1 - RATE_SPREAD * z, UNKNOWN_LINK_UPPER)
+        rate: Floats = self._rated * np.where(self._link_known | (z <= 0), 1 - RATE_SPREAD * z, UNKNOWN_LINK_UPPER)
         return rate
 
 
-def _guest(vm: Vm) -> _Guest:
-    """RAM and dirty curve of a VM, with what is unknown replaced by the cautious side and named."""
-    configured = float(max(1, vm.facts.memory_bytes))
-    held = memory_demand_bytes(vm)
-    missing: tuple[str, ...] = () if held is not None else ("memory",)
-    resident = configured if held is None else min(configured, held)
-    curve = _usable(vm.dirty)
-    if curve is None:
-        # only for the expected value: a tenth of the memory within 4 s, as an interactive guest; the bounds ignore it
-        assumed = ((0.04 * resident, 0.10 * resident),) * len(LEVELS)
-        return _Guest(resident, configured - resident, (1.0, 4.0), assumed, False, (*missing, "dirty"))
-    if len(curve.points) == 1:
-        missing = (*missing, "dirty_second_period")
-    seconds = tuple(p.period_seconds for p in curve.points)
-    unique = np.array([p.unique_bytes for p in curve.points])
-    spread = _spread(curve)
-    levels = tuple(tuple(float(u) for u in np.maximum(0.0, unique + z * spread)) for z in LEVELS)
-    return _Guest(resident, configured - resident, seconds, levels, True, missing)
-
-
-def _usable(curve: DirtyCurve | None) -> DirtyCurve | None:
-    """The curve, or None if it holds figures that are no measurement."""
-    sound = curve is not None and all(0 <= p.unique_bytes <= ABSURD for p in curve.points)
-    return curve if sound else None
-
-
-def _spread(curve: DirtyCurve) -> NDArray[np.float64]:
-    """Standard deviation of each point: its standard error, the model's error and the curve's age, in quadrature."""
-    unique = np.array([p.unique_bytes for p in curve.points])
-    told = [0 <= p.standard_error_bytes <= ABSURD for p in curve.points]
-    few = np.array([p.readings < 2 or not ok for p, ok in zip(curve.points, told, strict=True)])
-    error = np.array([p.standard_error_bytes if ok else 0.0 for p, ok in zip(curve.points, told, strict=True)])
-    error = np.where(few, np.maximum(error, SINGLE_READING_SPREAD * unique), error)
-    single = SINGLE_READING_SPREAD if len(curve.points) == 1 else 0.0
-    age = curve.age_seconds if isfinite(curve.age_seconds) else np.inf
-    stale = min(AGE_SPREAD_MAX, AGE_SPREAD_PER_HOUR * max(0.0, age) / 3600)
+def _guests(inputs: CostInputs) -> _Guests:
+    """RAM and dirty curves: what is not known is replaced by the cautious side."""
+    held = np.isfinite(inputs.resident)
+    resident = np.where(held, np.minimum(inputs.memory, inputs.resident), inputs.memory)
+    measured = inputs.points > 0
+    width = inputs.periods.shape[1]
+    column = np.arange(width)
+    points = np.where(measured, inputs.points, len(ASSUMED_SECONDS)).astype(np.float64)
+    inside = column[None, :] < points[:, None]
+    assumed_seconds = np.array([*ASSUMED_SECONDS, *(np.nan,) * (width - 2)])
+    assumed_unique = resident[:, None] * np.array([*ASSUMED_SHARES, *(np.nan,) * (width - 2)])
+    seconds = np.where(measured[:, None], inputs.periods, assumed_seconds)
+    unique = np.where(measured[:, None], inputs.unique, assumed_unique)
+    # in quadrature: the standard error of a point, the model's error and the curve's age
+    age = np.where(np.isnan(inputs.age), 0.0, np.maximum(0.0, inputs.age))
+    stale = np.minimum(AGE_SPREAD_MAX, AGE_SPREAD_PER_HOUR * age / 3600)
+    single = np.where(points == 1, SINGLE_READING_SPREAD, 0.0)
     relative = np.sqrt(MODEL_SPREAD**2 + single**2 + stale**2)
-    spread: NDArray[np.float64] = np.hypot(error, relative * unique)
-    return spread
+    spread = np.where(measured[:, None], np.hypot(inputs.error, relative[:, None] * inputs.unique), 0.0)
+    return _Guests(
+        resident=resident,
+        zero=inputs.memory - resident,
+        seconds=np.where(inside, seconds, np.nan),
+        unique=np.where(inside, unique, 0.0),
+        spread=np.where(inside, spread, 0.0),
+        points=points,
+        measured=measured,
+    )
 
 
-def _padded(seconds: tuple[float, ...], unique: tuple[float, ...], points: int) -> tuple[list[float], list[float]]:
-    """The curve prolonged to ``points`` points, which leaves its meaning as it is."""
-    t, u = list(seconds), list(np.maximum.accumulate(unique))
-    slope = u[0] / t[0] if len(t) == 1 else (u[-1] - u[-2]) / (t[-1] - t[-2])
-    while len(t) < points:
-        t.append(t[-1] + 1.0)
-        u.append(u[-1] + slope)
+def _prolonged(seconds: Floats, unique: Floats, points: Floats) -> tuple[Floats, Floats]:
+    """The curves prolonged to all columns along their last segment (their chord, of one point): the same curves."""
+    t, u = seconds.copy(), unique.copy()
+    rows = np.arange(t.shape[0])
+    last = points.astype(np.intp) - 1
+    before = np.maximum(last - 1, 0)
+    t_last, u_last = t[rows, last], u[rows, last]
+    lone = last == 0
+    step = np.where(lone, t_last, t_last - np.where(lone, 0.0, t[rows, before]))
+    slope = np.where(lone, u_last, u_last - u[rows, before]) / step
+    for column in range(1, t.shape[1]):
+        beyond = column > last
+        t[beyond, column] = t[beyond, column - 1] + 1.0
+        u[beyond, column] = u[beyond, column - 1] + slope[beyond]
     return t, u
-
-
-def _link(snapshot: Snapshot, candidate: Candidate) -> float | None:
-    """Bytes per second of the slower end; None where an end or its figure is unknown."""
-    ends: list[Host | None] = [snapshot.host_by_name.get(n) for n in (candidate.source, candidate.destination)]
-    rates = [h.link_bytes_per_second for h in ends if h is not None]
-    return min(rates) if len(rates) == 2 and all(1 <= r <= ABSURD for r in rates) else None
-
-
-def _clipped(probability: Floats, margin: float) -> Floats:
-    return np.clip(probability, margin, 1.0)
-
-
-def _pairs(value: Floats, upper: Floats) -> list[Estimate]:
-    """Estimates, an upper bound never below its value."""
-    above = np.maximum(value, upper)
-    return [Estimate(value=v, upper=u) for v, u in zip(value.tolist(), above.tolist(), strict=True)]

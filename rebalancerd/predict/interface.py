@@ -20,6 +20,6 @@ class DemandModel(Protocol):
 class CostModel(Protocol):
     """Cost of migrations."""
 
-    def costs(self, snapshot: Snapshot, candidates: Sequence[Candidate]) -> tuple[MigrationCost, ...]:
+    def costs(self, snapshot: Snapshot, candidates: Sequence[Candidate]) -> Sequence[MigrationCost]:
         """One cost per candidate, in their order. Missing inputs widen bounds; they never fail."""
         ...

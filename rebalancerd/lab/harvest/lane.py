@@ -29,6 +29,8 @@ from rebalancerd.observe.settings import HostSettings
 FILL_MIB_PER_SECOND = 60.0  # a guest fills its working set at 80 MiB/s
 SETTLE_SECONDS = 1.0
 BOOT_SECONDS = 90.0
+CUT_OFF_REPEATS = 2  # a setting that ran into its deadline that often tells no times: its other repeats are left out
+ANSWER_SECONDS = 12.0
 ATTEMPTS = 3  # of an item, where a guest dies or does not answer
 FLUSH_MS = 3  # without it the emulator loses pages in a migration of several rounds
 
@@ -118,22 +120,22 @@ class Lane:
         for host in self._hosts:
             self._lab.shape(host, setting.link_mbit)
         for name, load in zip(names, setting.loads, strict=True):
-            self._lab.set_load(name, load.phases, repeat=load.repeat)
+            self._lab.set_load(name, load.phases, repeat=load.repeat, timeout=ANSWER_SECONDS)
         most = max(phase.working_set_mib for load in setting.loads for phase in load.phases)
         time.sleep(SETTLE_SECONDS + most / FILL_MIB_PER_SECOND)
         hosts = [replace(host, link_bytes_per_second=setting.link_bytes_per_second) for host in self._settings]
         with closing(Measuring(hosts, self._read, self._probe, self._directory)) as measuring:
-            rounds = 2
+            rounds, cut_off = 2, 0
             for repeat in range(item.repeats):
-                if self._over():
+                if self._over() or cut_off >= CUT_OFF_REPEATS:
                     return
                 if all(row_id in self._rows.done for row_id in _row_ids(item, repeat)):
                     continue
-                self._migration(item, repeat, measuring, rounds)
+                cut_off += self._migration(item, repeat, measuring, rounds)
                 rounds = 1
 
-    def _migration(self, item: Item, repeat: int, measuring: Measuring, rounds: int) -> None:
-        """One migration of every guest of the setting, and its rows."""
+    def _migration(self, item: Item, repeat: int, measuring: Measuring, rounds: int) -> bool:
+        """One migration of every guest of the setting, and its rows; whether all were cut off at the deadline."""
         setting, source = item.setting, self._at
         destination = next(host for host in self._hosts if host != source)
         options = _options(setting)
@@ -169,6 +171,7 @@ class Lane:
         (self._at,) = places
         if any(journey.outcome == "failed" for journey in journeys):
             raise LabError(f"a migration failed: {'; '.join(note for j in journeys for note in j.notes)}")
+        return all(journey.outcome == "deadline" for journey in journeys)
 
     def _row(
         self,

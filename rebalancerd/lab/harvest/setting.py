@@ -18,8 +18,8 @@ BASE_RESIDENT_MIB = 50.0  # what a lab guest holds before its working set
 DOWNTIME_SECONDS: Range = (0.05, 0.5)
 CAP_SHARE: Range = (0.3, 0.95)
 BYSTANDER_CORES: Range = (0.1, 0.5)
-DEADLINE_SECONDS: Range = (12.0, 45.0)
-DEADLINE_COPIES, DEADLINE_MARGIN_SECONDS = 6.0, 6.0
+DEADLINE_SECONDS: Range = (10.0, 30.0)
+DEADLINE_COPIES, DEADLINE_MARGIN_SECONDS = 3.5, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,7 +127,7 @@ class TestMissing:
         assert known.inputs_missing == ()
 
     def test_nothing_asked(self):
-        assert PhysicsCost(PredictSettings()).costs(snapshot(), []) == ()
+        assert tuple(PhysicsCost(PredictSettings()).costs(snapshot(), [])) == ()
 
 
 def test_the_bound_of_the_downtime_covers_a_round_more_or_less():
@@ -159,5 +159,5 @@ def test_order_and_company_of_candidates_do_not_matter():
     snap, model = snapshot(*guests), PhysicsCost(PredictSettings())
     asked = [Candidate(vm_uuid=g.uuid, source="a", destination=d) for g in guests for d in "bc"]
     together = model.costs(snap, asked)
-    assert together == tuple(reversed(model.costs(snap, asked[::-1])))
-    assert together == tuple(model.costs(snap, [c])[0] for c in asked)
+    assert tuple(together) == tuple(reversed(model.costs(snap, asked[::-1])))
+    assert tuple(together) == tuple(model.costs(snap, [c])[0] for c in asked)

@@ -1,0 +1,54 @@
+"""What a fitted cost model consists of, and the check of one that was read from a file."""
+
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rebalancerd.predict.cost_features import FEATURES
+
+REGRESSED = ("seconds", "downtime_seconds", "bytes", "slowdown")
+
+
+class CostState(TypedDict):
+    """The parts of a model. ``lows``, ``highs``: range of every feature, shape (F,)."""
+
+    features: list[str]
+    regressors: dict[str, list[Any]]
+    spreads: dict[str, Any]
+    quantiles: dict[str, float]
+    classifiers: list[Any]
+    chance_factor: float
+    lows: NDArray[np.float64]
+    highs: NDArray[np.float64]
+
+
+def check_state(state: Any) -> CostState:
+    """The state as it is. Raises ValueError naming what is missing, of another kind, or trained on other features."""
+    if not isinstance(state, dict):
+        raise ValueError(f"a cost model is a table of parts, not {type(state).__name__}")
+    missing = sorted(set(CostState.__annotations__) - set(state))
+    if missing:
+        raise ValueError(f"the cost model has no {', '.join(missing)}")
+    if list(state["features"]) != list(FEATURES):
+        own, ours = set(map(str, state["features"])), set(FEATURES)
+        unknown = ", ".join(sorted(own - ours)) or "none"
+        lacking = ", ".join(sorted(ours - own)) or "none"
+        raise ValueError(f"its features are not this version's: unknown {unknown}; not used {lacking}")
+    for name in ("regressors", "spreads", "quantiles"):
+        table = state[name]
+        if not isinstance(table, dict) or set(table) != set(REGRESSED):
+            raise ValueError(f"{name} must be of {', '.join(REGRESSED)}")
+    parts = [p for name in REGRESSED for p in (*state["regressors"][name], state["spreads"][name])]
+    if not state["classifiers"] or not all(hasattr(p, "predict") for p in parts):
+        raise ValueError("a part of the cost model cannot predict")
+    if not all(hasattr(p, "predict_proba") for p in state["classifiers"]):
+        raise ValueError("a classifier of the cost model tells no probability")
+    for name in ("lows", "highs"):
+        bound = np.asarray(state[name], dtype=np.float64)
+        if bound.shape != (len(FEATURES),) or np.isnan(bound).any():
+            raise ValueError(f"{name} must be one figure for each feature")
+    figures = [*state["quantiles"].values(), state["chance_factor"]]
+    if not all(isinstance(f, float | int) and np.isfinite(f) and f >= 0 for f in figures):
+        raise ValueError("quantiles must be finite and not negative")
+    return CostState(**{name: state[name] for name in CostState.__annotations__})  # type: ignore[typeddict-item]
