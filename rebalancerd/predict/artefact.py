@@ -1,0 +1,234 @@
+"""Artefacts: a fitted model as a skops file, and beside it a manifest that says what it is and how to tell that it is intact.
+
+``cost-<id>.skops`` holds the state, ``cost-<id>.json`` the manifest, which is written last. Loading trusts neither: size,
+hash, content (``artefact_audit``), format, features and library versions are looked at, and then the model must give
+the predictions that were noted when it was saved (within ``TOLERANCE``, relative). A file that fails is left as it is.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from rebalancerd.cluster.cost import MigrationCost
+from rebalancerd.cluster.known import MigrationFacts
+from rebalancerd.predict import artefact_audit
+from rebalancerd.predict.durable import write_durably
+from rebalancerd.predict.interface import CostModel
+from rebalancerd.predict.manifest import (
+    KIND,
+    LIBRARIES,
+    ArtefactError,
+    Fault,
+    Golden,
+    Manifest,
+    absurdity,
+    difference,
+    digest_of,
+    figures_of,
+    read_file,
+    read_manifest,
+)
+from rebalancerd.predict.settings import PredictSettings
+
+
+class Learned(CostModel, Protocol):
+    """A fitted model: what is saved of it and what it can be asked."""
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Estimators of scikit-learn, arrays, numbers, texts and lists of them."""
+        ...
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of its inputs, in their order."""
+        ...
+
+    def predict_facts(
+        self, facts: Sequence[MigrationFacts], deadline_seconds: Sequence[float]
+    ) -> Sequence[MigrationCost]:
+        """Costs of migrations on record."""
+        ...
+
+
+Rebuild = Callable[[dict[str, Any], str, PredictSettings], Learned]
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A model that loaded and passed every check."""
+
+    model: Learned
+    manifest: Manifest
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The model's id, which is the basis of its predictions."""
+        return self.manifest.id
+
+
+def save(
+    directory: Path,
+    model: Learned,
+    *,
+    golden: Sequence[tuple[MigrationFacts, float]],
+    settings: PredictSettings,
+    trained_at: float,
+    rows: int,
+    own_rows: int = 0,
+    data_sha256: str,
+    errors: Mapping[str, Mapping[str, float | None]],
+    seed: int = 0,
+) -> Manifest:
+    """Write a model into ``directory``; returns its manifest, whose id comes from the content.
+
+    ``golden``: facts and deadlines (seconds) whose predictions are noted. Raises ValueError where they are not finite or
+    the state holds what ``load`` would refuse, OSError.
+    """
+    from zipfile import ZIP_DEFLATED
+
+    import skops.io
+
+    raw = skops.io.dumps(model.state, compression=ZIP_DEFLATED, compresslevel=6)
+    if len(raw) > artefact_audit.MAX_FILE_BYTES:
+        raise ValueError(
+            f"the model takes {len(raw)} bytes, more than the {artefact_audit.MAX_FILE_BYTES} that are loaded"
+        )
+    artefact_audit.audit(raw)
+    digest = hashlib.sha256(raw).hexdigest()
+    facts, deadlines = [f for f, _ in golden], [d for _, d in golden]
+    noted = [figures_of(cost) for cost in model.predict_facts(facts, deadlines)]
+    for figures in noted:
+        if (wrong := absurdity(figures)) is not None:
+            raise ValueError(f"its own prediction cannot be noted: {wrong}")
+    manifest = Manifest(
+        id=f"{KIND}-{digest[:12]}",
+        sha256=digest,
+        bytes=len(raw),
+        data_sha256=data_sha256,
+        rows=rows,
+        own_rows=own_rows,
+        seed=seed,
+        trained_at=trained_at,
+        features=model.features,
+        features_sha256=digest_of(model.features),
+        libraries={name: version(name) for name in LIBRARIES},
+        settings=asdict(settings),
+        errors={name: dict(figures) for name, figures in errors.items()},
+        golden=tuple(
+            Golden(facts=f, deadline_seconds=d, predicted=p) for f, d, p in zip(facts, deadlines, noted, strict=True)
+        ),
+    )
+    text = manifest.model_dump_json(indent=1) + "\n"
+    if Manifest.model_validate_json(text) != manifest:
+        raise ValueError("the manifest would not be read back as it is: a figure in it is not finite")
+    write_durably(directory / f"{manifest.id}.skops", raw)
+    write_durably(directory / f"{manifest.id}.json", text.encode())
+    return manifest
+
+
+def load(path: Path, *, settings: PredictSettings, rebuild: Rebuild, features: Sequence[str]) -> Artefact:
+    """The model of an artefact, named by either of its two files. Raises ArtefactError only.
+
+    ``features``: those that this version computes. ``settings``: those the model will predict with; it is checked with
+    the ones it was saved with.
+    """
+    manifest = read_manifest(path)
+    raw = _content(path.with_suffix(".skops"), manifest)
+    _check_versions(path, manifest, features)
+    mismatch = _library_mismatch(manifest)
+    state = _unpacked(path, raw, mismatch)
+    saved_with = _settings(manifest.settings, settings)
+    try:
+        proof, model = rebuild(state, manifest.id, saved_with), rebuild(state, manifest.id, settings)
+    except Exception as error:
+        raise ArtefactError(Fault.OUTDATED, path, f"its state is not what this version reads: {error}") from error
+    if tuple(model.features) != manifest.features:
+        raise ArtefactError(Fault.OUTDATED, path, "its state is of other features than its manifest says")
+    _check_golden(path, manifest, proof, mismatch)
+    return Artefact(model, manifest, path.with_suffix(".skops"))
+
+
+def _content(path: Path, manifest: Manifest) -> bytes:
+    raw = read_file(path, artefact_audit.MAX_FILE_BYTES)
+    if len(raw) != manifest.bytes:
+        raise ArtefactError(
+            Fault.CORRUPT, path, f"has {len(raw)} bytes, not {manifest.bytes}: it was cut short or changed"
+        )
+    if hashlib.sha256(raw).hexdigest() != manifest.sha256:
+        raise ArtefactError(Fault.CORRUPT, path, "its content is not what the manifest was written for")
+    return raw
+
+
+def _check_versions(path: Path, manifest: Manifest, features: Sequence[str]) -> None:
+    if manifest.features != tuple(features):
+        odd = sorted(set(manifest.features) ^ set(features))
+        detail = (
+            f"other features than this version computes: {', '.join(odd[:6])}" if odd else "features in another order"
+        )
+        raise ArtefactError(Fault.OUTDATED, path, detail)
+    for name in ("scikit-learn", "numpy", "skops"):
+        made, here = manifest.libraries.get(name, "none"), version(name)
+        if made.split(".")[0] != here.split(".")[0]:
+            raise ArtefactError(Fault.OUTDATED, path, f"made with {name} {made}, and {here} is installed")
+
+
+def _library_mismatch(manifest: Manifest) -> str | None:
+    """Which library has another minor version than the model was made with; what it gives then must prove itself."""
+    for name in ("scikit-learn", "numpy", "skops"):
+        made, here = manifest.libraries.get(name, "none"), version(name)
+        if made.split(".")[:2] != here.split(".")[:2]:
+            return f"made with {name} {made}, and {here} is installed"
+    return None
+
+
+def _unpacked(path: Path, raw: bytes, mismatch: str | None) -> dict[str, Any]:
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        artefact_audit.audit(raw)
+        strange = set(skops.io.get_untrusted_types(data=raw)) - set(artefact_audit.TRUSTED)
+        if strange:
+            raise artefact_audit.ForeignContentError(f"it holds {', '.join(sorted(strange)[:6])}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other versions scikit-learn only warns; the golden check decides
+            state = skops.io.loads(raw, trusted=artefact_audit.TRUSTED)
+        artefact_audit.check_trees(state)
+    except (artefact_audit.ForeignContentError, UntrustedTypesFoundException) as error:
+        raise ArtefactError(Fault.FOREIGN, path, str(error)) from error
+    except Exception as error:
+        fault = Fault.CORRUPT if mismatch is None else Fault.OUTDATED
+        detail = f"{mismatch + '; ' if mismatch else ''}{error or type(error).__name__}"
+        raise ArtefactError(fault, path, detail) from error
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ArtefactError(Fault.FOREIGN, path, f"it holds a {type(state).__name__}, not a model's state")
+    return state
+
+
+def _settings(noted: Mapping[str, float | int], default: PredictSettings) -> PredictSettings:
+    """The settings a model was saved with; those that only one of the two versions has are as here, or left out."""
+    known = {f.name for f in fields(PredictSettings)}
+    return PredictSettings(**{**asdict(default), **{k: v for k, v in noted.items() if k in known}})
+
+
+def _check_golden(path: Path, manifest: Manifest, model: Learned, mismatch: str | None) -> None:
+    facts, deadlines = [g.facts for g in manifest.golden], [g.deadline_seconds for g in manifest.golden]
+    try:
+        found = [figures_of(cost) for cost in model.predict_facts(facts, deadlines)]
+    except Exception as error:
+        raise ArtefactError(Fault.ABSURD, path, f"it cannot predict: {error or type(error).__name__}") from error
+    if len(found) != len(facts):
+        raise ArtefactError(Fault.ABSURD, path, f"it gives {len(found)} predictions for {len(facts)} migrations")
+    for number, (golden, figures) in enumerate(zip(manifest.golden, found, strict=True), 1):
+        if (wrong := absurdity(figures)) is not None:
+            raise ArtefactError(Fault.ABSURD, path, f"prediction {number}: {wrong}")
+        if (wrong := difference(golden.predicted, figures)) is not None:
+            fault = Fault.ABSURD if mismatch is None else Fault.OUTDATED
+            detail = f"prediction {number} is not the one it was saved with: {wrong}"
+            raise ArtefactError(fault, path, f"{mismatch + '; ' if mismatch else ''}{detail}")
