@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.decision import CycleRecord, Decision, HostPressure, OperatorState, Outcome
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import Plan, Step
@@ -29,6 +30,7 @@ from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.ports import Clock, Lease, Ledger, LedgerUnavailableError
 from rebalancerd.predict.hotspot import hotspots, measured_pressures, pressures
 from rebalancerd.predict.interface import CostModel, DemandModel
+from rebalancerd.predict.quiet import QuietHours
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +50,8 @@ class Watched(Protocol):
         """The cluster as last sampled."""
         ...
 
-    def series(self, resource: str) -> Series:
-        """Recorded history of one resource."""
+    def series(self, resource: str, tier: int = 0) -> Series:
+        """Recorded history of one resource; tier 0 is the finest."""
         ...
 
 
@@ -258,6 +260,7 @@ class Loop:
             blocked_hosts=seen.memory.quarantined,
             blocked_pairs={**seen.memory.tabu_pairs, **seen.memory.blocked_pairs},
             resting_vms=seen.memory.resting,
+            quiet=QuietHours(snapshot, self._observer.series),
         )
 
     def _make_plan(self, inputs: PlanInputs) -> Plan:
@@ -412,8 +415,8 @@ class Loop:
         return result
 
 
-def _moves(plan: Plan) -> tuple[tuple[str, str, str], ...]:
-    return tuple((s.move.vm_uuid, s.move.source, s.move.destination) for s in plan.steps)
+def _moves(plan: Plan) -> tuple[tuple[str, str, str, MigrationOptions], ...]:
+    return tuple((s.move.vm_uuid, s.move.source, s.move.destination, s.move.options) for s in plan.steps)
 
 
 def _named(decisions: Sequence[Decision], outcome: Outcome) -> str:

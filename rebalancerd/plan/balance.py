@@ -12,7 +12,15 @@ from functools import partial
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_cluster, about_host
-from rebalancerd.plan.explain import alternatives, contention, hottest, pressure, unknown_hosts, why_still_hot
+from rebalancerd.plan.explain import (
+    alternatives,
+    contention,
+    hottest,
+    pressure,
+    unknown_hosts,
+    unusual_options,
+    why_still_hot,
+)
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.propose import Chosen, nothing, propose
 from rebalancerd.plan.relief import NOTHING, unready, worth_it
@@ -146,6 +154,7 @@ def _why_move(search: Search, candidate: Candidate) -> str:
     return (
         f"{pressure(state, host)}; moving {names} to {shown(state.hosts[candidate.destination].name)} relieves "
         f"{candidate.relief:.0f} core-s of {search.objective.unmet[host]:.0f} unmet, costs {candidate.cost:.0f}{payback}"
+        f"{unusual_options(state, candidate.unit.vms, candidate.destination)}"
     )
 
 

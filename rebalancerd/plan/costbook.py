@@ -1,31 +1,15 @@
-"""CostBook: predicted costs of migrations, asked in batches and remembered; and the options a move will run with."""
+"""CostBook: predicted costs of migrations and the options they will run with, asked in batches and remembered."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rebalancerd.cluster.cost import Candidate, MigrationCost, MigrationOptions
-from rebalancerd.cluster.vm import Vm
 from rebalancerd.plan.inputs import PlanInputs
+from rebalancerd.plan.options import options, others
 from rebalancerd.plan.settings import PlanSettings
+from rebalancerd.plan.vetoes import admissible
 
-# What QEMU is allowed, of what the VM accepts: it may use all of that for the last pages, and the fixed part of the
-# switch-over (device state, resume) and a link slower than rated come on top. Without the margin no bound ever fits; at
-# the default limit of 0.5 s a share of 0.7 is too much already (0.52 s for a guest whose dirty curve is not known).
-PRECOPY_SHARE = 0.6
-
-
-def downtime_limit(vm: Vm, settings: PlanSettings) -> float:
-    """Seconds of downtime the VM accepts: its own limit, else the cluster's."""
-    own = vm.policy.max_downtime_seconds
-    return settings.max_downtime_seconds if own is None else own
-
-
-def options(vm: Vm, settings: PlanSettings) -> MigrationOptions:
-    """Options its migration will run with; post-copy and throttling only where its policy allows them."""
-    return MigrationOptions(
-        max_downtime_seconds=PRECOPY_SHARE * downtime_limit(vm, settings),
-        postcopy=vm.policy.postcopy,
-        auto_converge=vm.policy.auto_converge,
-    )
+Pair = tuple[int, int]
 
 
 def link_share(settings: PlanSettings) -> float:
@@ -34,34 +18,74 @@ def link_share(settings: PlanSettings) -> float:
     return 1.0 / max(1, at_once)
 
 
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A migration with its options and what it will cost.
+
+    ``vetoed``: what it would cost with the usual options, where a veto stands against those and not against these; None
+    where it runs with the usual ones, or where no allowed options pass and the cost is that of the usual ones.
+    """
+
+    candidate: Candidate
+    cost: MigrationCost
+    vetoed: MigrationCost | None = None
+
+
 class CostBook:
-    """Costs by (VM index, host index). A pair is asked once per planning run."""
+    """Costs by (VM index, host index). A pair is asked once per planning run.
+
+    Where a veto stands against the usual options, everything else that the VM's policy allows is asked as well, in one
+    more call for all such pairs, and the first that passes every veto is taken.
+    """
 
     def __init__(self, inputs: PlanInputs) -> None:
         self._inputs = inputs
         self._share = link_share(inputs.settings)
-        self._known: dict[tuple[int, int], MigrationCost] = {}
+        self._known: dict[Pair, Priced] = {}
 
-    def fetch(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Ask the cost model for those pairs that are not known yet, in one call."""
+    def fetch(self, pairs: Iterable[Pair]) -> None:
+        """Ask the cost model for those pairs that are not known yet."""
         missing = sorted(set(pairs) - self._known.keys())
         if not missing:
             return
-        snapshot, settings = self._inputs.snapshot, self._inputs.settings
-        asked = [
-            Candidate(
-                vm_uuid=snapshot.vms[v].uuid,
-                source=snapshot.vms[v].host,
-                destination=snapshot.hosts[h].name,
-                link_share=self._share,
-                options=options(snapshot.vms[v], settings),
-            )
-            for v, h in missing
-        ]
-        self._known.update(zip(missing, self._inputs.costs.costs(snapshot, asked), strict=True))
+        vms, settings = self._inputs.snapshot.vms, self._inputs.settings
+        asked = [self._candidate(pair, options(vms[pair[0]], settings)) for pair in missing]
+        found = self._ask(asked)
+        vetoed: list[Pair] = []
+        for i, pair in enumerate(missing):
+            self._known[pair] = Priced(asked[i], found[i])
+            if not admissible(self._known[pair].cost, vms[pair[0]], settings):
+                vetoed.append(pair)
+        self._try_others(vetoed)
 
-    def cost(self, vm: int, host: int) -> MigrationCost:
-        """Cost of one pair."""
+    def _try_others(self, pairs: Sequence[Pair]) -> None:
+        """Give each pair the first of the other options that passes; what none helps keeps the usual ones."""
+        vms, settings = self._inputs.snapshot.vms, self._inputs.settings
+        asked = [(pair, self._candidate(pair, o)) for pair in pairs for o in others(vms[pair[0]], settings)]
+        if not asked:
+            return
+        found = self._ask([candidate for _, candidate in asked])
+        for i, (pair, candidate) in enumerate(asked):
+            usual = self._known[pair]
+            if usual.vetoed is None and admissible(cost := found[i], vms[pair[0]], settings):
+                self._known[pair] = Priced(candidate, cost, vetoed=usual.cost)
+
+    def _ask(self, asked: Sequence[Candidate]) -> Sequence[MigrationCost]:
+        found = self._inputs.costs.costs(self._inputs.snapshot, asked)
+        if len(found) != len(asked):
+            raise ValueError(f"the cost model gave {len(found)} costs for {len(asked)} candidates")
+        return found
+
+    def _candidate(self, pair: Pair, chosen: MigrationOptions) -> Candidate:
+        vm, host = self._inputs.snapshot.vms[pair[0]], self._inputs.snapshot.hosts[pair[1]]
+        return Candidate(vm_uuid=vm.uuid, source=vm.host, destination=host.name, link_share=self._share, options=chosen)
+
+    def priced(self, vm: int, host: int) -> Priced:
+        """One pair with its options."""
         if (vm, host) not in self._known:
             self.fetch([(vm, host)])
         return self._known[vm, host]
+
+    def cost(self, vm: int, host: int) -> MigrationCost:
+        """Cost of one pair."""
+        return self.priced(vm, host).cost

@@ -14,7 +14,8 @@ from rebalancerd.cluster.refusal import Code, Refusal, about_cluster, about_host
 from rebalancerd.plan.aggregate import grouped, tally
 from rebalancerd.plan.balance import unfit_to_plan
 from rebalancerd.plan.constraints import movable
-from rebalancerd.plan.explain import alternatives, unit_refusals
+from rebalancerd.plan.deferral import awaited
+from rebalancerd.plan.explain import alternatives, unit_refusals, unusual_options
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.propose import Chosen, nothing, propose
 from rebalancerd.plan.search import Search, Unit
@@ -75,7 +76,7 @@ def _place(search: Search, emptied: Sequence[int]) -> tuple[list[Chosen], list[t
         found = [] if stays else search.evaluate(unit, lambda _: None, search.relief_at_source(unit))
         if found:
             best, others = found[0], found[1:]
-            chosen.append(Chosen(best, _why_move(state, unit), alternatives(search, best, others)))
+            chosen.append(Chosen(best, _why_move(state, unit, best.destination), alternatives(search, best, others)))
             search.apply(best)
         else:
             stuck.append((unit, stays))
@@ -96,15 +97,15 @@ def _staying(search: Search, emptied: Sequence[int], stuck: Sequence[tuple[Unit,
             vms = [state.vm_index[uuid] for uuid in sorted({r.subject for r in reasons})]
             names = listed(shown(state.vms[v].name) for v in vms)
             name = state.hosts[host].name
-            detail = f"{len(vms)} VMs stay on {shown(name)}: {names} ({tally(reasons)})"
+            detail = f"{len(vms)} VMs stay on {shown(name)}: {names} ({tally(reasons)}){awaited(state, reasons)}"
             found += [about_host(Code.NO_DESTINATION, name, detail), *grouped(reasons)]
     return found
 
 
-def _why_move(state: PlacementState, unit: Unit) -> str:
+def _why_move(state: PlacementState, unit: Unit, destination: int) -> str:
     names = listed(shown(state.hosts[h].name) for h in sorted(unit.sources))
     group = f" (moves with {len(unit.vms) - 1} bound to it)" if len(unit.vms) > 1 else ""
-    return f"{names} is being drained{group}"
+    return f"{names} is being drained{group}{unusual_options(state, unit.vms, destination)}"
 
 
 def _why(names: Sequence[str], refusals: Sequence[Refusal], steps: Sequence[Step], _after: Search) -> str:

@@ -9,9 +9,12 @@ from rebalancerd.cluster.plan import Alternative
 from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
 from rebalancerd.plan.aggregate import grouped, tally
 from rebalancerd.plan.constraints import check_unit
+from rebalancerd.plan.deferral import awaited
+from rebalancerd.plan.options import downtime_limit, options, told
 from rebalancerd.plan.relief import unready, useless, worth_it
 from rebalancerd.plan.search import Accept, Candidate, Search, Unit
 from rebalancerd.plan.state import PlacementState, triggers
+from rebalancerd.plan.vetoes import may_not_converge, may_take_too_long
 from rebalancerd.plan.wording import listed, percent, shown, span
 
 EXAMINED = 8  # VMs of one host whose every destination is gone through
@@ -125,9 +128,33 @@ def why_still_hot(search: Search, host: int) -> tuple[Refusal, ...]:
     more = f"; {left} more were not gone through one by one" if left > 0 else ""
     reasons = tally(found) or ("no destination has room" if useful else "it has no VMs")
     summary = (
-        f"{pressure(state, host)}{contention(state, host)}; none of its {len(here)} VMs can relieve it: {reasons}{more}"
+        f"{pressure(state, host)}{contention(state, host)}; none of its {len(here)} VMs can relieve it: "
+        f"{reasons}{awaited(state, found)}{more}"
     )
     return (about_host(Code.NO_DESTINATION, state.hosts[host].name, summary), *grouped(found))
+
+
+def unusual_options(state: PlacementState, unit: tuple[int, ...], destination: int) -> str:
+    """Which VMs of a move run with other than the usual options and why, as the end of a sentence; empty if none does."""
+    return "".join(_unusual(state, v, destination) for v in unit)
+
+
+def _unusual(state: PlacementState, vm: int, destination: int) -> str:
+    priced, settings, guest = state.costs.priced(vm, destination), state.settings, state.vms[vm]
+    if priced.vetoed is None:
+        return ""
+    usual, cost = options(guest, settings), priced.vetoed
+    if may_not_converge(cost, settings):
+        trouble = f"it may not converge (probability up to {percent(cost.non_convergence.upper)})"
+    elif may_take_too_long(cost, settings):
+        trouble = f"it may take {span(cost.seconds.upper)}, limit {span(settings.max_migration_seconds)}"
+    else:
+        limit = span(downtime_limit(guest, settings))
+        trouble = f"its downtime may be {span(cost.downtime_seconds.upper)}, limit {limit}"
+    given = told(priced.candidate.options, usual)
+    return (
+        f"; {shown(guest.name)} is allowed {given}, for with {span(usual.max_downtime_seconds)} of downtime {trouble}"
+    )
 
 
 def alternatives(search: Search, taken: Candidate, others: list[Candidate]) -> tuple[Alternative, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rebalancerd.cluster.cost import Candidate, MigrationCost
+from rebalancerd.cluster.quiet import QuietOutlook
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.scenarios import Hotspot, Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
@@ -14,7 +15,7 @@ from rebalancerd.plan.settings import PlanSettings
 class Costs(Protocol):
     """What planning needs of a cost model."""
 
-    def costs(self, snapshot: Snapshot, candidates: Sequence[Candidate]) -> tuple[MigrationCost, ...]:
+    def costs(self, snapshot: Snapshot, candidates: Sequence[Candidate]) -> Sequence[MigrationCost]:
         """One cost per candidate, in their order."""
         ...
 
@@ -25,7 +26,8 @@ class PlanInputs:
 
     ``drained``: hosts to be emptied and kept empty (configuration or command). ``blocked_hosts``: hosts that may not
     receive now (quarantine), ``blocked_pairs``: (VM UUID, destination) that libvirt refused lately, ``resting_vms``: VMs
-    that may not move now (cooldown), each with its refusal; drain ignores the last.
+    that may not move now (cooldown), each with its refusal; drain ignores the last. ``quiet``: by UUID, when a VM that
+    cannot be moved now is quiet enough; asked of few VMs, and one that is missing was never measured.
     """
 
     snapshot: Snapshot
@@ -38,3 +40,4 @@ class PlanInputs:
     blocked_hosts: Mapping[str, Refusal] = field(default_factory=dict)
     blocked_pairs: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)
     resting_vms: Mapping[str, Refusal] = field(default_factory=dict)
+    quiet: Mapping[str, QuietOutlook] = field(default_factory=dict)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from rebalancerd.cluster.plan import Alternative, Move, Plan, Score, Step
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.plan.aggregate import grouped
-from rebalancerd.plan.costbook import options
 from rebalancerd.plan.facts import move_facts
 from rebalancerd.plan.objective import cost_core_seconds
 from rebalancerd.plan.order import Placed, order
@@ -99,14 +98,15 @@ def _worths(search: Search, chosen: Sequence[Chosen]) -> dict[int, Worth]:
 
 def _move(state: PlacementState, placed: Placed, chosen: Chosen, worth: Worth) -> Move:
     vm, host = state.vms[placed.vm], state.hosts[placed.destination]
+    priced = state.costs.priced(placed.vm, placed.destination)
     return Move(
         vm_uuid=vm.uuid,
         vm_name=vm.name,
         source=vm.host,
         destination=host.name,
         why=chosen.why,
-        cost=state.costs.cost(placed.vm, placed.destination),
-        options=options(vm, state.settings),
+        cost=priced.cost,
+        options=priced.candidate.options,
         gain=worth.gain,
         payback_seconds=worth.payback_seconds,
         alternatives=chosen.alternatives,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from rebalancerd.cluster.cost import Estimate, MigrationCost
+from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
 from rebalancerd.cluster.decision import CycleRecord, Decision, HostPressure
 from rebalancerd.cluster.names import printable
 from rebalancerd.cluster.plan import Move
@@ -188,11 +188,21 @@ def _chosen(move: Move) -> Iterator[str]:
     payback = f", repaid after {span(move.payback_seconds)}" if move.payback_seconds is not None else ""
     yield f"  Why: {printable(move.why)}"
     yield f"  Gain {move.gain:.4g} core-seconds{payback}."
+    yield f"  Options: {_options(move.options)}."
     for other in move.alternatives[:SHOWN_ALTERNATIVES]:
         yield (
             f"  Not chosen: {printable(other.vm_name)} to {printable(other.destination)} "
             f"(score {other.score:.4g}): {printable(other.reason)}"
         )
+
+
+def _options(options: MigrationOptions) -> str:
+    """E.g. "at most 300 ms of downtime allowed, auto-converge"."""
+    parts = [f"at most {span(options.max_downtime_seconds)} of downtime allowed"]
+    if options.bandwidth_bytes_per_second is not None:
+        parts.append(f"capped at {size(options.bandwidth_bytes_per_second)}/s")
+    parts += ["auto-converge"] * options.auto_converge + ["post-copy"] * options.postcopy
+    return ", ".join(parts)
 
 
 def _basis(cost: MigrationCost) -> str:

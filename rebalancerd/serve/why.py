@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from rebalancerd.cluster.decision import HostPressure
 from rebalancerd.cluster.names import printable
+from rebalancerd.cluster.quiet import QuietHour, QuietOutlook, present_dirty_rate
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.scenarios import Hotspot
 from rebalancerd.cluster.vm import Vm
@@ -68,7 +69,8 @@ def _vm(control: Control, archive: Archive, given: str) -> Explanation:
         names |= {record.vm_name for record in archive.ledger.migrations(limit=1000)}
         raise ProblemError("UNKNOWN_VM", f"no VM “{given}” is known", did_you_mean(given, names), status=404) from error
     name = vm.name if vm is not None else answer.name
-    told = lines(answer, _vm_now(vm) if vm is not None else ())
+    quiet = view.inputs.quiet.get(vm.uuid) if vm is not None and view is not None and view.inputs is not None else None
+    told = lines(answer, _vm_now(vm, quiet) if vm is not None else ())
     if vm is None and view is not None:
         told = ("It is on no host that the last cycle saw.", *told)
     rows = [migration_row(m.record, now=control.clock.wall()).model_dump(mode="json") for m in answer.moves]
@@ -93,12 +95,12 @@ def _ambiguous(given: str, uuids: Iterable[str]) -> ProblemError:
     return ProblemError("AMBIGUOUS_VM", f"{len(several)} VMs are called “{given}”", hint, status=409)
 
 
-def _vm_now(vm: Vm) -> list[str]:
+def _vm_now(vm: Vm, quiet: QuietOutlook | None) -> list[str]:
     line = (
         f"It is {vm.state.value} on {vm.host}, uses {cores(vm.load.cpu_cores)} ({counted(vm.facts.vcpus, 'vCPU')}) "
         f"and holds {size(vm.load.memory_bytes)} of the host's memory (its own: {size(vm.facts.memory_bytes)})."
     )
-    found = [line]
+    found = [line, *_dirtying(vm, quiet)]
     owner = vm.owner or vm.facts.owner
     if owner is not None:
         found.append(f"It belongs to {owner.name} ({owner.evidence}): counted in the load, never moved.")
@@ -111,9 +113,26 @@ def _vm_now(vm: Vm) -> list[str]:
     policy += [f"{label} {', '.join(sorted(names))}" for label, names in groups if names]
     groups = (("affinity", vm.policy.affinity), ("anti-affinity", vm.policy.anti_affinity))
     policy += [f"{label} group {', '.join(sorted(names))}" for label, names in groups if names]
+    if vm.policy.max_downtime_seconds is not None:
+        policy.append(f"downtime at most {span(vm.policy.max_downtime_seconds)}")
+    allowed = (("auto-converge", vm.policy.auto_converge), ("post-copy", vm.policy.postcopy))
+    policy += [f"{what} allowed" for what, granted in allowed if granted]
     if policy:
         found.append(f"Its policy: {'; '.join(policy)}.")
     return found
+
+
+def _dirtying(vm: Vm, quiet: QuietOutlook | None) -> list[str]:
+    """How much memory it dirties, now and in its quiet hour if it has one; nothing where that was not measured."""
+    now = present_dirty_rate(vm.dirty)
+    if now is None:
+        return []
+    if isinstance(quiet, QuietHour):
+        least = (
+            f"{size(quiet.rate_bytes_per_second)}/s around {quiet.hour_utc:02d}:00 UTC (p75 of {quiet.seen_days} days)"
+        )
+        return [f"It dirties {size(now)}/s of its memory now; it is quietest with {least}."]
+    return [f"It dirties {size(now)}/s of its memory now."]
 
 
 # a host

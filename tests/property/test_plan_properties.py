@@ -5,9 +5,12 @@ from dataclasses import replace
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rebalancerd.cluster.cost import Candidate
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.drain import drain
+from rebalancerd.plan.options import options
+from rebalancerd.plan.vetoes import admissible
 from rebalancerd.plan.why_not import why_not
 from tests.unit.plan.plan_checker import violations
 from tests.unit.plan.plan_cluster import carried_out
@@ -27,6 +30,24 @@ def test_a_balance_plan_breaks_no_rule_in_any_state(seed: int, odd: float) -> No
     inputs = random_inputs(seed, odd)
 
     assert violations(inputs, balance(inputs)) == []
+
+
+@given(seeds, shares)
+@example(2752078130, 0.5)
+@settings(max_examples=60, deadline=None)
+def test_other_than_the_usual_options_are_used_only_where_those_will_not_do(seed: int, odd: float) -> None:
+    """In balance and drain alike, and every such move says so."""
+    inputs = random_inputs(seed, odd)
+    snapshot, plan_settings = inputs.snapshot, inputs.settings
+    for plan in (balance(inputs), drain(inputs, [h.name for h in snapshot.hosts[:2]])):
+        for move in (step.move for step in plan.steps):
+            vm = snapshot.vm(move.vm_uuid)
+            usual = options(vm, plan_settings)
+            asked = Candidate(vm_uuid=vm.uuid, source=vm.host, destination=move.destination, options=usual)
+            (cost,) = inputs.costs.costs(snapshot, [asked])
+
+            assert (move.options == usual) == admissible(cost, vm, plan_settings)
+            assert (f"{vm.name} is allowed " in move.why) == (move.options != usual)
 
 
 @given(seeds, shares)

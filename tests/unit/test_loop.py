@@ -1,17 +1,19 @@
 """The loop on the simulator's ports, in virtual time: its record, its plans and approvals, and what a failure costs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from rebalancerd.cluster.cost import Candidate, Estimate, MigrationCost
 from rebalancerd.cluster.decision import CommandKind, CycleRecord, Outcome
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.plan import Plan
-from rebalancerd.cluster.policy import Mode
+from rebalancerd.cluster.policy import Mode, VmPolicy
 from rebalancerd.cluster.refusal import Code
+from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.loop import BUGS_IN_A_ROW, Loop, LoopSettings
@@ -292,6 +294,47 @@ def test_a_guarded_plan_keeps_its_digest_while_its_facts_hold(make_bench: Callab
     assert [d.refusal.code for r in later for d in r.decisions if d.refusal] == [Code.NOT_APPROVED] * 2
     assert all(r.outcome is Outcome.PROPOSED for r in (first, *later))
     assert bench.migrations == ()
+
+
+class OnlyThrottled:
+    """A cost model; once ``hard``, no migration converges without auto-converge."""
+
+    def __init__(self) -> None:
+        self.hard = False
+
+    def costs(self, snapshot: Snapshot, candidates: Sequence[Candidate]) -> tuple[MigrationCost, ...]:
+        return tuple(
+            MigrationCost(
+                seconds=Estimate(value=10.0, upper=20.0),
+                downtime_seconds=Estimate(value=0.1, upper=0.2),
+                bytes=Estimate(value=1e9, upper=2e9),
+                slowdown=Estimate(value=0.1, upper=0.2),
+                non_convergence=Estimate(value=0.0, upper=1.0 if self.hard and not c.options.auto_converge else 0.1),
+                basis="physics",
+            )
+            for c in candidates
+        )
+
+
+def test_a_plan_whose_moves_need_other_options_now_is_a_new_one(make_bench: Callable[..., Bench]) -> None:
+    """The same VM to the same host: while nothing else differs the plan is the old one, with other options it is not."""
+    bench = make_bench(Mode.RECOMMEND)
+    cluster = bench.world.cluster
+    for uuid, guest_spec in cluster.vms.items():
+        cluster.vms[uuid] = replace(guest_spec, policy=VmPolicy(auto_converge=True))
+    for on in cluster.hosts.values():
+        for domain in on.domains.values():
+            domain.facts = None
+    costs = OnlyThrottled()
+    bench.loop = bench.make_loop(costs=costs)
+    first, second = bench.cycle(), bench.cycle()
+    costs.hard = True
+    third = bench.cycle()
+
+    assert first.plan_id == second.plan_id
+    (before,), (after,) = bench.plan_of(second).steps, bench.plan_of(third).steps
+    assert (after.move.vm_uuid, after.move.destination) == (before.move.vm_uuid, before.move.destination)
+    assert (before.move.options.auto_converge, after.move.options.auto_converge) == (False, True)
 
 
 def test_a_guarded_plan_is_dropped_when_a_fact_changes(make_bench: Callable[..., Bench]) -> None:

@@ -49,7 +49,7 @@ class Shown:
             raise RuntimeError("a bug")
         return self.shot
 
-    def series(self, resource: str) -> Series:
+    def series(self, resource: str, tier: int = 0) -> Series:
         raise AssertionError("nothing is predicted from such data")
 
 

@@ -152,6 +152,10 @@ class Judge:
             self.fault(step, "downtime too long")
         if step.move.options.postcopy and not vm.policy.postcopy:
             self.fault(step, "post-copy without consent")
+        if step.move.options.auto_converge and not vm.policy.auto_converge:
+            self.fault(step, "throttled without consent")
+        if step.move.options.max_downtime_seconds > limit:
+            self.fault(step, "more downtime allowed than the VM accepts")
 
     # states in between
 

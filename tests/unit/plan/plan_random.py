@@ -1,9 +1,11 @@
 """Random clusters from a seed: mixed generations, odd hosts, odd VMs, unknown figures, contradictory rules."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from rebalancerd.cluster.cost import Candidate, MigrationCost
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.policy import HostMode, Mode, Owner, VmPolicy
 from rebalancerd.cluster.refusal import Code, about_host, about_vm
@@ -17,6 +19,21 @@ from rebalancerd.plan.settings import PlanSettings
 from tests.unit.plan.plan_cluster import FixedCosts, cost_of, host, hotspots_of, measured, vm
 
 Rng = np.random.Generator
+
+
+class HelpedCosts(FixedCosts):
+    """Costs by VM; of those that do not converge some do with auto-converge, some with a longer downtime, some never."""
+
+    def costs(self, snapshot: Snapshot, candidates: Sequence[Candidate]) -> tuple[MigrationCost, ...]:
+        given = super().costs(snapshot, candidates)
+        return tuple(self._helped(snapshot, c, cost) for c, cost in zip(candidates, given, strict=True))
+
+    def _helped(self, snapshot: Snapshot, candidate: Candidate, cost: MigrationCost) -> MigrationCost:
+        kind, limit = int(candidate.vm_uuid[-1]) % 3, snapshot.vm(candidate.vm_uuid).policy.max_downtime_seconds or 0.5
+        longer = candidate.options.max_downtime_seconds > 0.75 * limit
+        if (kind == 0 and candidate.options.auto_converge) or (kind == 1 and longer):
+            return cost_of(cost.seconds.upper, slowdown=0.5)
+        return cost
 
 
 def _host(rng: Rng, i: int, odd: float) -> Host:
@@ -118,6 +135,7 @@ def random_inputs(seed: int, odd: float = 0.3) -> PlanInputs:
     weights = rng.dirichlet(np.full(len(hosts), 0.8))
     count = int(rng.integers(0, 8 * len(hosts)))
     vms = [_vm(rng, i, str(rng.choice(names, p=weights)), names, odd) for i in range(count)]
+    vms = [replace(v, policy=replace(v.policy, auto_converge=i % 2 == 0)) for i, v in enumerate(vms)]
     flights = tuple(
         InFlight(
             vm_uuid=v.uuid,
@@ -151,7 +169,7 @@ def random_inputs(seed: int, odd: float = 0.3) -> PlanInputs:
         snapshot=shot,
         scenarios=scenarios,
         hotspots=hotspots_of(shot, scenarios, settings),
-        costs=FixedCosts(costs),
+        costs=HelpedCosts(costs),
         settings=settings,
         plan_id="p1",
         blocked_hosts={n: about_host(Code.QUARANTINED, n, "quarantined") for n in names if rng.random() < odd / 10},

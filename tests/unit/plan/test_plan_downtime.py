@@ -9,7 +9,7 @@ from rebalancerd.cluster.policy import VmPolicy
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.cluster.units import MIB
 from rebalancerd.plan.balance import balance
-from rebalancerd.plan.costbook import PRECOPY_SHARE, downtime_limit, options
+from rebalancerd.plan.options import PRECOPY_SHARE, downtime_limit, options
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.plan.why_not import why_not
 from rebalancerd.predict.cost import PhysicsCost
@@ -55,7 +55,7 @@ def test_a_guest_whose_last_pages_fill_what_is_allowed_still_moves(mib: float | 
 @pytest.mark.parametrize("share", [0.8, 1.0])
 def test_a_larger_share_would_leave_no_room_for_the_switch_over(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Why the share is what it is: with more, no guest without a measured curve would ever move."""
-    monkeypatch.setattr("rebalancerd.plan.costbook.PRECOPY_SHARE", share)
+    monkeypatch.setattr("rebalancerd.plan.options.PRECOPY_SHARE", share)
     inputs = world(dirty=None)
     refused = why_not(inputs, "u-a0")
 

@@ -1,18 +1,23 @@
 """Explanations over a real ledger: what was done and what was not, over cycles, with and without a present view."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from rebalancerd.cluster.cost import Candidate, MigrationCost
 from rebalancerd.cluster.decision import CycleRecord, Decision, Outcome
+from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint
 from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode, VmPolicy
+from rebalancerd.cluster.quiet import NoQuietHour, QuietHour
 from rebalancerd.cluster.refusal import Code, about_cluster, about_host, about_vm
+from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.units import MIB
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.why_not import why_not
@@ -20,7 +25,7 @@ from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.serve.control import Control
 from rebalancerd.serve.problem import ProblemError
 from rebalancerd.serve.why import explain
-from tests.unit.plan.plan_cluster import host, inputs_of, vm
+from tests.unit.plan.plan_cluster import FixedCosts, cost_of, host, inputs_of, vm
 from tests.unit.serve import serve_world as build
 
 Opened = Callable[..., Control]
@@ -241,3 +246,51 @@ def test_a_ledger_that_is_away_is_said() -> None:
         with pytest.raises(ProblemError) as found:
             explain(world.control, kind, "h1")
         assert (found.value.code, found.value.status) == ("LEDGER_UNAVAILABLE", 503)
+
+
+def dirtying(mib: float) -> DirtyCurve:
+    """So many MiB within a second, and twice that within four."""
+    points = tuple(
+        DirtyPoint(period_seconds=p, unique_bytes=u * MIB, standard_error_bytes=0.03 * u * MIB, readings=5)
+        for p, u in ((1.0, mib), (4.0, 2 * mib))
+    )
+    return DirtyCurve(points=points, age_seconds=60.0)
+
+
+def test_a_vm_deferred_to_its_quiet_hour_is_told_the_hour_and_what_stands_against_now(opened: Opened) -> None:
+    """What it dirties now, when it is quiet, what its policy allows, and the refusal with all of it."""
+    inputs = hot_cluster(max_downtime_seconds=0.2)
+    vms = tuple(replace(v, dirty=dirtying(600) if v.name == "a0" else None) for v in inputs.snapshot.vms)
+    hour = QuietHour(vm_uuid="u-a0", hour_utc=3, rate_bytes_per_second=3 * MIB, seen_days=12)
+    inputs = replace(
+        inputs,
+        snapshot=replace(inputs.snapshot, vms=vms),
+        costs=FixedCosts({"u-a0": cost_of(risk=1.0)}),
+        quiet={"u-a0": hour, "u-a1": NoQuietHour(vm_uuid="u-a1", reason="no dirty rate of it is on record")},
+    )
+
+    lines = told(opened(inputs), "vm", "a0")
+
+    assert (
+        "It dirties 600 MiB/s of its memory now; it is quietest with 3 MiB/s around 03:00 UTC (p75 of 12 days)."
+    ) in lines
+    assert "Its policy: downtime at most 200 ms." in lines
+    (line,) = [line for line in lines if "will_not_converge to h2: a0: may not converge" in line]
+    assert line.endswith("deferred: its dirty rate is 3 MiB/s around 03:00 UTC (p75 of 12 days), 600 MiB/s now")
+    assert not any("It dirties" in line for line in told(opened(inputs), "vm", "a1")), "nobody measured that one"
+
+
+def test_a_proposal_with_other_than_the_usual_options_tells_them_and_why(opened: Opened) -> None:
+    class Throttled(FixedCosts):
+        def costs(self, snapshot: Snapshot, candidates: Sequence[Candidate]) -> tuple[MigrationCost, ...]:
+            return tuple(cost_of(risk=0.0 if c.options.auto_converge else 1.0) for c in candidates)
+
+    inputs = replace(hot_cluster(auto_converge=True), costs=Throttled())
+    recorded(opened(), cycle_of(inputs, 1, Outcome.PROPOSED))
+
+    lines = told(opened(inputs), "vm", "a0")
+
+    assert "Its policy: auto-converge allowed." in lines
+    assert any(line.endswith("; a0 is allowed auto-converge, for with 300 ms of downtime it may not converge "
+                             "(probability up to 100 %)") for line in lines)  # fmt: skip
+    assert "    Options: at most 300 ms of downtime allowed, auto-converge." in lines

@@ -1,0 +1,28 @@
+"""The vetoes by predicted cost, each at an upper bound: what may go wrong counts, not what is hoped for."""
+
+from rebalancerd.cluster.cost import MigrationCost
+from rebalancerd.cluster.vm import Vm
+from rebalancerd.plan.options import downtime_limit
+from rebalancerd.plan.settings import PlanSettings
+
+
+def may_not_converge(cost: MigrationCost, settings: PlanSettings) -> bool:
+    """The probability that pre-copy never ends is too large."""
+    return cost.non_convergence.upper > settings.non_convergence_max
+
+
+def may_take_too_long(cost: MigrationCost, settings: PlanSettings) -> bool:
+    """The migration may not end within its limit."""
+    return cost.seconds.upper > settings.max_migration_seconds
+
+
+def may_pause_too_long(cost: MigrationCost, vm: Vm, settings: PlanSettings) -> bool:
+    """The downtime may be longer than the VM accepts."""
+    return cost.downtime_seconds.upper > downtime_limit(vm, settings)
+
+
+def admissible(cost: MigrationCost, vm: Vm, settings: PlanSettings) -> bool:
+    """Whether no veto stands against a migration of that cost."""
+    return not (
+        may_not_converge(cost, settings) or may_take_too_long(cost, settings) or may_pause_too_long(cost, vm, settings)
+    )
