@@ -54,7 +54,8 @@ class LearnedCost:
     def _predict(self, inputs: CostInputs) -> CostColumns:
         physics = Physics(inputs, self._settings)
         base, found = physics.columns(), features(physics)
-        missing = np.column_stack((physics.missing(), _unlike(found, self._state["lows"], self._state["highs"])))
+        unlike = inputs.known & _unlike(found, self._state["lows"], self._state["highs"])
+        missing = np.column_stack((physics.missing(), unlike))
         doubtful = missing.any(axis=1)
         columns = {name: self._corrected(name, base, found, doubtful) for name in ("seconds", "downtime_seconds", "bytes")}
         return CostColumns(

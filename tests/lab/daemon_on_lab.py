@@ -19,21 +19,30 @@ from rebalancerd.record.sql_ledger import SqlLedger
 class DaemonOnLab:
     """Starts, asks, kills and restarts ``rebalancerd run``; the state directory stays the same over restarts."""
 
-    def __init__(self, lab: Lab, directory: Path, *, mode: str = "auto", extra: str = "", host_extra: str = "") -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        directory: Path,
+        *,
+        mode: str = "auto",
+        extra: str = "",
+        host_extra: str = "",
+        observe: str = "",
+    ) -> None:
         self.lab, self.directory = lab, directory
         self.socket = directory / "api.sock"
         self.config = directory / "rebalancerd.toml"
         self.log = directory / "daemon.log"
-        self.config.write_text(self._config(mode, extra, host_extra))
+        self.config.write_text(self._config(mode, extra, host_extra, observe))
         self.process: subprocess.Popen[bytes] | None = None
 
-    def _config(self, mode: str, extra: str, host_extra: str) -> str:
+    def _config(self, mode: str, extra: str, host_extra: str, observe: str) -> str:
         text = [
             f'mode = "{mode}"',
             f'state_dir = "{self.directory / "state"}"',
             f'pause_file = "{self.directory / "pause"}"',
             "[ticks]\nsample = 2\nprobe = 3\ndecide = 3",
-            "[observe]\nstale_after = 15\nflap_stable = 5",
+            f"[observe]\nstale_after = 15\nflap_stable = 5\n{observe}",
             # few rounds: software emulation can lose a page that is written while its thread is held up between them
             '[act]\ndowntime_start = "600 ms"\ndowntime_steps = 1',
             '[plan]\nmax_downtime = "1 s"',

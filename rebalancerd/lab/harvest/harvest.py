@@ -56,7 +56,7 @@ def harvest(plan: HarvestPlan, tell: Callable[[str], None]) -> int:
         LabError: the lab cannot run here, or the file is of another kind.
     """
     rows = RowFile(plan.out)
-    there = len(rows.done)
+    there = len(rows.outcomes)
     spec = LabSpec(
         name="hv", hosts=2 * plan.lanes, subnet="10.81.0.0/24", cpu_quota_cores=plan.host_cores, memory_limit_mib=3072
     )
@@ -67,7 +67,7 @@ def harvest(plan: HarvestPlan, tell: Callable[[str], None]) -> int:
         _run_lanes(plan, lab, rows, lambda: time.monotonic() >= ends_at, tell)
     finally:
         lab.down()
-    return len(rows.done) - there
+    return len(rows.outcomes) - there
 
 
 def _run_lanes(
@@ -90,7 +90,7 @@ def _run_lanes(
             over=over,
             tell=tell,
         )
-        # each lane takes every so manieth block: which one does a block follows from its place alone
+        # each lane takes every so many-th block: which one does a block follows from its place alone
         lane.run(itertools.islice(blocks(plan.seed, plan.families), number, None, plan.lanes), read, probe, write)
 
     try:

@@ -82,7 +82,10 @@ class Lane:
                 self._remove_guests()
 
     def _is_done(self, item: Item) -> bool:
-        return all(row_id in self._rows.done for row_id in _row_ids(item))
+        """Whether every repeat is on file, or as many as it takes were cut off."""
+        repeats = [[self._rows.outcomes.get(row_id) for row_id in _row_ids(item, r)] for r in range(item.repeats)]
+        cut_off = sum(all(outcome == "deadline" for outcome in outcomes) for outcomes in repeats)
+        return cut_off >= CUT_OFF_REPEATS or all(None not in outcomes for outcomes in repeats)
 
     def _block(self, block: Block) -> None:
         self._boot(block)
@@ -125,17 +128,17 @@ class Lane:
         time.sleep(SETTLE_SECONDS + most / FILL_MIB_PER_SECOND)
         hosts = [replace(host, link_bytes_per_second=setting.link_bytes_per_second) for host in self._settings]
         with closing(Measuring(hosts, self._read, self._probe, self._directory)) as measuring:
-            rounds, cut_off = 2, 0
+            rounds = 2
             for repeat in range(item.repeats):
-                if self._over() or cut_off >= CUT_OFF_REPEATS:
+                if self._over() or self._is_done(item):
                     return
-                if all(row_id in self._rows.done for row_id in _row_ids(item, repeat)):
+                if all(row_id in self._rows.outcomes for row_id in _row_ids(item, repeat)):
                     continue
-                cut_off += self._migration(item, repeat, measuring, rounds)
+                self._migration(item, repeat, measuring, rounds)
                 rounds = 1
 
-    def _migration(self, item: Item, repeat: int, measuring: Measuring, rounds: int) -> bool:
-        """One migration of every guest of the setting, and its rows; whether all were cut off at the deadline."""
+    def _migration(self, item: Item, repeat: int, measuring: Measuring, rounds: int) -> None:
+        """One migration of every guest of the setting, and its rows."""
         setting, source = item.setting, self._at
         destination = next(host for host in self._hosts if host != source)
         options = _options(setting)
@@ -171,7 +174,6 @@ class Lane:
         (self._at,) = places
         if any(journey.outcome == "failed" for journey in journeys):
             raise LabError(f"a migration failed: {'; '.join(note for j in journeys for note in j.notes)}")
-        return all(journey.outcome == "deadline" for journey in journeys)
 
     def _row(
         self,

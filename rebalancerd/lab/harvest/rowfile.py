@@ -66,7 +66,7 @@ COLUMNS = ("id", "setting", "repeat", "family", "started_at", "concurrent", *INP
 
 
 class RowFile:
-    """Appends rows; each is on the disk before ``append`` returns.
+    """Appends rows; each is on the disk before ``append`` returns. ``outcomes``: of the rows it has, by their id.
 
     Raises:
         LabError: the file exists and has other columns, or cannot be opened.
@@ -74,7 +74,7 @@ class RowFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.done: set[str] = set()
+        self.outcomes: dict[str, str] = {}
         try:
             if path.exists() and path.stat().st_size:
                 self._resume()
@@ -92,7 +92,7 @@ class RowFile:
         rows = csv.DictReader(io.StringIO(text))
         if tuple(rows.fieldnames or ()) != COLUMNS:
             raise LabError(f"harvest file {self.path}: its columns are not those of this version")
-        self.done = {row["id"] for row in rows}
+        self.outcomes = {row["id"]: row["outcome"] for row in rows}
 
     def append(self, *rows: Mapping[str, object]) -> None:
         """Write rows in one go.
@@ -107,7 +107,7 @@ class RowFile:
             os.fsync(handle)
         finally:
             os.close(handle)
-        self.done.update(str(row["id"]) for row in rows)
+        self.outcomes.update((str(row["id"]), str(row["outcome"])) for row in rows)
 
 
 def _line(values: object) -> str:

@@ -19,7 +19,7 @@ from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.ports import HostError
 
 POLL_SECONDS = 0.02
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 2.0
 ABORT_PATIENCE_SECONDS = 40.0
 ANSWER_SECONDS = 6.0
 
@@ -134,17 +134,16 @@ class Mover:
         except HostError as error:
             raise LabError(f"migration of {journey.name}: {error}") from error
 
+        def note_end() -> None:
+            journey.ended = time.monotonic()
+
+        journey.handle.when_done(note_end)  # a look at the job may hang just then
+
     def _watch(self, journeys: Sequence[Journey], source: str, deadline_seconds: float) -> None:
         looked = 0.0
         while True:
             now = time.monotonic()
-            open_ones = []
-            for journey in journeys:
-                assert journey.handle is not None
-                if journey.ended is None and journey.handle.done():
-                    journey.ended = now
-                if journey.ended is None:
-                    open_ones.append(journey)
+            open_ones = [journey for journey in journeys if journey.ended is None]
             if not open_ones:
                 return
             if now - looked >= LOOK_SECONDS:
