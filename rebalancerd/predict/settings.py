@@ -40,3 +40,20 @@ class ContentionLimits:
     psi_memory: float = 0.10
     swap_share: float = 0.02
     swap_psi_memory: float = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Learned models: whether one is used, when one is trained, and what may make it lose its trust.
+
+    ``cost``: "learned" or "physics". ``train``: when, as a cron expression in the zone of windows ("": never). ``own_rows_min``: migrations
+    of this cluster without which nothing is trained. ``drift_rows``: the newest migrations by which a model is judged,
+    ``drift_rows_min``: without which it is not. ``keep``: own models that are kept.
+    """
+
+    cost: str = "learned"
+    train: str = "17 3 * * *"
+    own_rows_min: int = 50
+    drift_rows: int = 50
+    drift_rows_min: int = 12
+    keep: int = 5

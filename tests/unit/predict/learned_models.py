@@ -1,5 +1,7 @@
 """Small fitted models with the outer shape of the learned cost model, and migrations to ask them about."""
 
+import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,7 +80,12 @@ def inputs(rows: Sequence[MigrationFacts]) -> np.ndarray:
 
 
 def estimators() -> dict[str, Any]:
-    """One fitted estimator of every kind that a cost model may be made of."""
+    """One fitted estimator of every kind that a cost model may be made of, the caller's own."""
+    return copy.deepcopy(_fitted())
+
+
+@functools.cache
+def _fitted() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     x = rng.random((240, 3)) * [1024, 120, 50]
     y, c = x[:, 0] / 64 + x[:, 2], (x[:, 2] > 25).astype(int)
@@ -150,7 +157,8 @@ def cost(seconds: float, *, upper: float | None = None, spread: float = 1.5, bas
 def model(factor: float = 1.0, *, spread: float = 1.5, features: Sequence[str] = FEATURES, **extra: Any) -> FakeLearned:
     """A fitted model whose time is ``factor`` times memory over link."""
     rows = [facts(i) for i in range(24)]
-    line = Ridge(alpha=1e-9).fit(inputs(rows), [factor * true_seconds(f) for f in rows])
+    overhead = PredictSettings().overhead_seconds
+    line = Ridge(alpha=1e-9).fit(inputs(rows), [factor * true_seconds(f) - overhead for f in rows])
     return FakeLearned({"features": list(features), "line": line, "spread": spread, **extra})
 
 
