@@ -306,7 +306,9 @@ class RuleSection(Section):
     anti_affinity: frozenset[Text] = setting(_POLICY.anti_affinity, "Groups whose members stay on different hosts.")
     priority: Whole = setting(_POLICY.priority, "Higher is moved later.", ge=-1000, le=1000)
     postcopy: Flag = setting(_POLICY.postcopy, "Allow post-copy (only the configuration can).")
-    auto_converge: Flag = setting(_POLICY.auto_converge, "Allow QEMU to throttle the guest so that the copy ends.")
+    auto_converge: Flag = setting(
+        _POLICY.auto_converge, "Allow QEMU to throttle the guest where the copy would not end otherwise."
+    )
     max_downtime_seconds: Seconds | None = setting(
         _POLICY.max_downtime_seconds, "Longest downtime; not given: the cluster's.", examples=["300 ms"], gt=0
     )

@@ -53,13 +53,14 @@ class ScriptLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldSpec:
-    """A simulated cluster, the daemon's settings on it, and the script."""
+    """A simulated cluster, the daemon's settings on it, and the script. ``past_days``: how far back its history goes."""
 
     cluster: ClusterSpec
     mode: Mode = Mode.AUTO
     run_seconds: float = 3600.0
     decide_seconds: float = 60.0
     start_wall: float | None = None
+    past_days: float = 0.0
     observe: ObserveSettings = ObserveSettings()
     predict: PredictSettings = PredictSettings()
     plan: PlanSettings = PlanSettings()
@@ -137,6 +138,7 @@ def parse_world(table: Mapping[str, Any]) -> WorldSpec:
         run_seconds=seconds(rest.pop("run", 3600.0)),
         decide_seconds=seconds(rest.pop("decide", 60.0)),
         start_wall=None if start is None else start.timestamp(),
+        past_days=float(rest.pop("past_days", 0.0)),
         **sections,
     )
     if rest:
@@ -209,7 +211,7 @@ def _vms(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[VmSpec,
     values["demand"] = _made(Demand, wave)
     if "policy" in values:
         values["policy"] = _policy(values["policy"])
-    for key in ("disks", "networks", "immovable"):
+    for key in ("disks", "networks", "immovable", "past_dirty_mib_s"):
         if key in values:
             values[key] = tuple(values[key])
     if "secrets" in values:

@@ -84,7 +84,9 @@ class VmSpec:
     """A simulated guest. ``rss_bytes``: memory its process holds (None: three quarters of what it was given).
 
     ``dirty_bytes_per_second`` is the rate at which it writes pages, ``working_set_bytes`` the set it writes to: unique
-    pages dirtied within t seconds are ``W·(1 − exp(−rate·t/W))``. ``present`` False: it appears later, by script.
+    pages dirtied within t seconds are ``W·(1 − exp(−rate·t/W))``. ``past_dirty_mib_s``: what was measured of that before
+    the run, by hour of day (UTC), 24 figures or none. ``present`` False: it appears later, by script. Raises ValueError
+    for a day that has not 24 hours.
     """
 
     name: str
@@ -109,8 +111,14 @@ class VmSpec:
     immovable: tuple[str, ...] = ()
     owner: str | None = None
     policy: VmPolicy = VmPolicy()
+    past_dirty_mib_s: tuple[float, ...] = ()
     present: bool = True
     uuid: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the day."""
+        if self.past_dirty_mib_s and len(self.past_dirty_mib_s) != 24:
+            raise ValueError(f"past_dirty_mib_s needs 24 figures, not {len(self.past_dirty_mib_s)}")
 
     @property
     def key(self) -> str:

@@ -59,7 +59,8 @@ class Story:
         self.tell("plan", f"{plan.policy}, {len(plan.steps)} step(s){hot}")
         for step in plan.steps:
             move = step.move
-            self.tell("step", f"{step.number} wave {step.wave}: {move.vm_name} {move.source} → {move.destination}")
+            how = ", auto-converge" if move.options.auto_converge else ""
+            self.tell("step", f"{step.number} wave {step.wave}: {move.vm_name} {move.source} → {move.destination}{how}")
 
     def cycle(self, record: CycleRecord) -> None:
         """What a cycle came to, if it is not what the cycle before came to."""

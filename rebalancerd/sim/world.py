@@ -21,6 +21,7 @@ from rebalancerd.sim.cluster import SimCluster
 from rebalancerd.sim.faults import perform
 from rebalancerd.sim.invariants import InvariantError, Invariants
 from rebalancerd.sim.journal import JournalLedger, KilledError, Lifeline, SimLease
+from rebalancerd.sim.past import record_past
 from rebalancerd.sim.scenario import ScriptLine, WorldSpec
 from rebalancerd.sim.story import Story
 
@@ -44,7 +45,7 @@ class World:
     ) -> None:
         """``state_dir``: ledger and history there, as files, instead of in memory and in a temporary directory.
 
-        ``stopwatch`` makes the loop's own clock; ``begin`` sees the world and its empty history before the daemon starts.
+        ``stopwatch`` makes the loop's own clock; ``begin`` sees the world and its history before the daemon starts.
         """
         self.spec = spec
         self.clock = SimClock(EPOCH if spec.start_wall is None else spec.start_wall)
@@ -73,9 +74,11 @@ class World:
         self._script: list[ScriptLine] = list(spec.script)
         self._due = {"sample": 0.0, "probe": PROBE_OFFSET_SECONDS, "decide": spec.decide_seconds, "watch": 0.0}
         self._last_record: CycleRecord | None = None
-        if begin is not None:
+        if begin is not None or spec.past_days:
             history = History(self._directory)
-            begin(self, history)
+            record_past(spec, history, self.clock.wall())
+            if begin is not None:
+                begin(self, history)
             history.close()
         self.start_daemon()
 
