@@ -16,6 +16,7 @@ from rebalancerd.config_sections import (
     GuardSection,
     HostSection,
     LogSection,
+    ModelsSection,
     Name,
     ObserveSection,
     PlanSection,
@@ -30,7 +31,7 @@ from rebalancerd.config_sections import (
 from rebalancerd.guard.settings import GuardSettings, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan.settings import PlanSettings
-from rebalancerd.predict.settings import PredictSettings
+from rebalancerd.predict.settings import ModelSettings, PredictSettings
 
 MAX_BYTES = 4 * 1024 * 1024
 # limits that planning and guarding share are set once, in [guard]
@@ -44,7 +45,7 @@ class Config(Section):
         Mode.RECOMMEND, "observe; recommend (moves nothing); guarded (every plan needs approval); auto."
     )
     controller: Name = setting("rebalancerd", "Name of this controller in records of what it did.")
-    state_dir: Text = setting("/var/lib/rebalancerd", "Directory of ledger and history.")
+    state_dir: Text = setting("/var/lib/rebalancerd", "Directory of ledger, history and models.")
     ledger: Text | None = setting(
         None,
         "Where the ledger is; not given: ledger.sqlite in state_dir.",
@@ -58,6 +59,7 @@ class Config(Section):
     ticks: TicksSection = TicksSection()
     observe: ObserveSection = ObserveSection()
     predict: PredictSection = PredictSection()
+    models: ModelsSection = ModelsSection()
     plan: PlanSection = PlanSection()
     guard: GuardSection = GuardSection()
     act: ActSection = ActSection()
@@ -86,6 +88,15 @@ class Config(Section):
     def predict_settings(self) -> PredictSettings:
         """Settings of predicting; a migration that the deadline of acting would end does not converge."""
         return PredictSettings(**self.predict.values(), deadline_seconds=self.act.deadline_seconds)
+
+    def model_settings(self) -> ModelSettings:
+        """Settings of learned models."""
+        return ModelSettings(**self.models.values())
+
+    @property
+    def models_dir(self) -> Path:
+        """Where this cluster's own models are."""
+        return Path(self.state_dir) / "models"
 
     def plan_settings(self) -> PlanSettings:
         """Settings of planning, with the limits it shares with guarding."""

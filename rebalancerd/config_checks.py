@@ -31,6 +31,7 @@ def problems(cfg: "Config") -> list[Problem]:
         *_hosts(cfg),
         *_rules(cfg),
         *_times(cfg),
+        *_schedule(cfg),
         *_places(cfg),
         *_relations(cfg),
         *_risks(cfg),
@@ -127,6 +128,22 @@ def _times(cfg: "Config") -> Iterator[Problem]:
                     yield Problem(key=("guard", field, index, end), reason=str(error))
 
 
+def _schedule(cfg: "Config") -> Iterator[Problem]:
+    if not cfg.models.train:
+        return
+    from apscheduler.triggers.cron import CronTrigger
+
+    hint = 'such as "17 3 * * *", every night at 03:17'
+    try:
+        CronTrigger.from_crontab(cfg.models.train)
+    except (ValueError, TypeError, OverflowError) as error:
+        yield Problem(key=("models", "train"), reason=f"{cfg.models.train[:60]!r} is no schedule: {error}", hint=hint)
+        return
+    if any(c.isdigit() for c in cfg.models.train.split()[4]):
+        reason = "days of the week are written by name, as their numbers mean different days to different programs"
+        yield Problem(key=("models", "train"), reason=reason, hint='such as "17 3 * * sun"')
+
+
 def _places(cfg: "Config") -> Iterator[Problem]:
     paths = (
         (("state_dir",), cfg.state_dir),
@@ -168,6 +185,9 @@ def _relations(cfg: "Config") -> Iterator[Problem]:
     for key, value, other, least in pairs:
         if value < least:
             yield Problem(key=key, reason=f"{value:g} s is less than {other}, {least:g} s")
+    if cfg.models.drift_rows < cfg.models.drift_rows_min:
+        reason = f"{cfg.models.drift_rows} is less than models.drift_rows_min, {cfg.models.drift_rows_min}"
+        yield Problem(key=("models", "drift_rows"), reason=reason)
 
 
 def _risks(cfg: "Config") -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from rebalancerd.config_units import Bytes, Rate, Seconds
 from rebalancerd.guard.settings import GuardSettings, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan.settings import PlanSettings
-from rebalancerd.predict.settings import PredictSettings
+from rebalancerd.predict.settings import ModelSettings, PredictSettings
 
 Number = Annotated[float, Strict()]
 Whole = Annotated[int, Strict()]
@@ -28,9 +28,10 @@ Count = Annotated[int, Strict(), Field(ge=0, le=2**31)]
 AtLeastOne = Annotated[int, Strict(), Field(ge=1, le=100_000_000)]
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-_OBSERVE, _PREDICT, _PLAN, _GUARD, _ACT = (
+_OBSERVE, _PREDICT, _MODELS, _PLAN, _GUARD, _ACT = (
     ObserveSettings(),
     PredictSettings(),
+    ModelSettings(),
     PlanSettings(),
     GuardSettings(),
     ActSettings(),
@@ -169,6 +170,29 @@ class PredictSection(Section):
     switchover_seconds: Seconds = setting(
         _PREDICT.switchover_seconds, "Part of the downtime that does not depend on memory."
     )
+
+
+class ModelsSection(Section):
+    """Learned models: whether one is used, when this cluster trains its own, and by what one is judged."""
+
+    cost: Literal["learned", "physics"] = setting(
+        _MODELS.cost, "Who predicts the cost of migrations: a learned model while it is trusted, or physics alone."
+    )
+    train: Text = setting(
+        _MODELS.train,
+        "When a model is trained on this cluster's own migrations: minute, hour, day of month, month and day of week as "
+        'cron has them (days of the week by name), in guard.timezone; "" for never.',
+    )
+    own_rows_min: Whole = setting(
+        _MODELS.own_rows_min, "Migrations of this cluster that are needed for a training.", ge=20, le=1_000_000
+    )
+    drift_rows: Whole = setting(
+        _MODELS.drift_rows, "The newest migrations by which the model in use is judged.", ge=5, le=10_000
+    )
+    drift_rows_min: Whole = setting(
+        _MODELS.drift_rows_min, "With fewer migrations than these it is not judged.", ge=5, le=10_000
+    )
+    keep: Count = setting(_MODELS.keep, "Superseded models of this cluster that are kept.", le=1000)
 
 
 class PlanSection(Section):
@@ -334,6 +358,7 @@ class TicksSection(Section):
     sample: Seconds = setting(_OBSERVE.sample_seconds, "Reading of every host.", ge=1)
     probe: Seconds = setting(_OBSERVE.probe_interval_seconds, "Dirty-rate measurement, one VM per host.", ge=1)
     decide: Seconds = setting(60.0, "Prediction, plan and, where the mode allows it, migrations.", ge=1)
+    judge: Seconds = setting(300.0, "Judging of the model in use, and the look for a newly trained one.", ge=1)
     housekeep: Seconds = setting(3600.0, "Pruning of old records.", ge=10)
 
 

@@ -13,7 +13,7 @@ from rebalancerd.config_checks import RISKS
 from rebalancerd.guard.settings import GuardSettings, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan.settings import PlanSettings
-from rebalancerd.predict.settings import PredictSettings
+from rebalancerd.predict.settings import ModelSettings, PredictSettings
 
 HOSTS = """
 [[hosts]]
@@ -51,6 +51,7 @@ def test_defaults_are_those_of_the_rooms() -> None:
 
     assert cfg.observe_settings() == ObserveSettings()
     assert cfg.predict_settings() == PredictSettings()
+    assert cfg.model_settings() == ModelSettings()
     assert cfg.plan_settings() == PlanSettings()
     assert cfg.guard_settings() == GuardSettings()
     assert cfg.act_settings() == ActSettings()
@@ -63,6 +64,7 @@ def test_defaults_are_those_of_the_rooms() -> None:
         (HostSettings, "HostSection", set()),
         (ObserveSettings, "ObserveSection", {"sample_seconds", "probe_interval_seconds", "rules"}),
         (PredictSettings, "PredictSection", {"deadline_seconds"}),
+        (ModelSettings, "ModelsSection", set()),
         (PlanSettings, "PlanSection", set(config.SHARED_LIMITS)),
         (GuardSettings, "GuardSection", set()),
         (ActSettings, "ActSection", set()),
@@ -151,7 +153,7 @@ def test_rules_become_policies() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("moode = 'auto'\n" + HOSTS, "line 1: moode: unknown key (did you mean mode?)"),
+        ("moode = 'auto'\n" + HOSTS, "line 1: moode: unknown key (did you mean mode or models?)"),
         ("mode = 'autoo'\n" + HOSTS, "line 1: mode: Input should be"),
         (HOSTS + "[plan]\n\ncpu_hedroom = 0.5\n", "line 11: plan.cpu_hedroom: unknown key (did you mean cpu_headroom"),
         (HOSTS + "[guard]\ncooldwn = 5\n", "guard.cooldwn: unknown key (did you mean cooldown"),
@@ -331,3 +333,24 @@ def test_a_loaded_configuration_does_not_change() -> None:
     cfg = config.parse(HOSTS)
     with pytest.raises(ValidationError):
         cfg.mode = Mode.AUTO
+
+
+@pytest.mark.parametrize("train", ["", "17 3 * * *", "*/30 1-4 * * sun", "0 0 1 1 mon-fri"])
+def test_a_schedule_of_training(train: str) -> None:
+    assert config.parse(HOSTS + f'[models]\ntrain = "{train}"\n').model_settings().train == train
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ('train = "nightly"', "models.train: 'nightly' is no schedule"),
+        ('train = "61 3 * * *"', "is no schedule"),
+        ('train = "17 3 * *"', "is no schedule"),
+        ('train = "17 3 * * 0"', "days of the week are written by name"),
+        ('cost = "guessed"', "models.cost"),
+        ("own_rows_min = 3", "models.own_rows_min"),
+        ("drift_rows = 10\ndrift_rows_min = 20", "10 is less than models.drift_rows_min, 20"),
+    ],
+)
+def test_settings_of_models_that_make_no_sense(setting: str, part: str) -> None:
+    assert part in told(HOSTS + f"[models]\n{setting}\n")
