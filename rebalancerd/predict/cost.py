@@ -7,6 +7,7 @@ of its first measured point: the chord from the origin for good luck, the prolon
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -79,8 +80,9 @@ class _Guests:
 class Physics:
     """All candidates of one question, simulated once per level; candidates alike but for their hosts share a run.
 
-    ``kind[i]`` is the kind of candidate i. Of the kinds, shape (K,): ``row`` (the guest), ``resident``, ``zero``
-    (bytes), ``downtime`` (seconds allowed), ``runs`` (one simulation per level).
+    ``kind[i]`` is the kind of candidate i. Of the kinds, shape (K,): ``first`` (one candidate of it), ``row`` (its
+    guest), ``resident``, ``zero`` (bytes), ``downtime`` (seconds allowed), ``lone`` (one period measured), ``runs``
+    (one simulation per level, made when it is first asked for).
     """
 
     def __init__(self, inputs: CostInputs, settings: PredictSettings) -> None:
@@ -89,7 +91,8 @@ class Physics:
         alike = Alike.of(
             inputs.row, inputs.link, inputs.share, inputs.cap, inputs.downtime, inputs.deadline, inputs.auto
         )
-        self.kind, first = alike.kind, alike.first
+        self.kind, self.first = alike.kind, alike.first
+        first = self.first
         self.row = inputs.row[first]
         rated = inputs.link[first]
         self._link_known = np.isfinite(rated)
@@ -98,7 +101,12 @@ class Physics:
         self._cap, self.downtime = inputs.cap[first], inputs.downtime[first]
         self._deadline, self._auto = inputs.deadline[first], inputs.auto[first]
         self.resident, self.zero = self._guests.resident[self.row], self._guests.zero[self.row]
-        self.runs = [self._run(level) for level in range(len(LEVELS))]
+        self.lone = self._guests.points[self.row] == 1
+
+    @cached_property
+    def runs(self) -> list[Precopy]:
+        """One simulation per level."""
+        return [self._run(level) for level in range(len(LEVELS))]
 
     def columns(self) -> CostColumns:
         """The cost of every candidate."""

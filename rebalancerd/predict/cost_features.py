@@ -1,32 +1,22 @@
-"""Features of the learned cost model: physics first, as ratios that mean the same on any cluster; NaN where unknown."""
+"""Features of the learned cost model: calibrated physics first, as ratios that mean the same on any cluster; NaN: unknown."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rebalancerd.cluster.units import PAGE_BYTES
-from rebalancerd.predict.cost import EXPECTED, UPPER, VALUE_LEVELS, Physics
-from rebalancerd.predict.physics import wire_bytes
+from rebalancerd.predict.calibration import Calibrated, Calibration, calibrated
+from rebalancerd.predict.cost import EXPECTED, Physics
 
 Floats = NDArray[np.float64]
 
 FEATURES = (
-    "log_memory_gib",
-    "log_resident_share",
+    "converging_scale",
+    "log_seconds",
     "log_first_copy_seconds",
-    "log_physics_seconds",
-    "log_physics_spread",
-    "log_physics_rounds",
-    "converging_levels",
-    "log_dirty_ratio_first_period",
-    "log_dirty_ratio_last_period",
-    "log_dirty_ratio_first_copy",
-    "log_switch_ratio",
-    "log_switch_ratio_linear",
-    "dirtied_share",
-    "curvature",
-    "log_link",
-    "log_cap_share",
+    "log_rounds",
+    "log_downtime",
     "log_max_downtime",
+    "log_deadline_ratio",
     "auto_converge",
     "connections",
     "link_share",
@@ -34,49 +24,60 @@ FEATURES = (
     "vm_steal_cores",
     "source_busy",
     "destination_busy",
+    "log_link",
+    "log_cap_share",
+    "log_memory_gib",
+    "log_resident_share",
+    "log_dirty_ratio_first_period",
+    "log_dirty_ratio_last_period",
+    "log_switch_ratio",
+    "curvature",
     "curve_error",
-    "log_deadline_ratio",
 )
-_FLOOR_BYTES = float(16 * PAGE_BYTES)  # less than this is noise of the guest's own kernel
+# "would it still end if the guest dirtied so many times as much?": asked of the simulation, from much less to much more
+DIRTY_SCALES = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0)
+_FLOOR_BYTES = float(64 * PAGE_BYTES)  # less than this is noise of the guest's own kernel
 
 
-def features(physics: Physics) -> Floats:
-    """Shape (N, len(FEATURES)), in the order of FEATURES; infinite never occurs, NaN means that it is not known."""
+def features(physics: Physics, constants: Calibration) -> tuple[Floats, Calibrated]:
+    """Shape (N, len(FEATURES)), in the order of FEATURES, never infinite; and the simulation they rest on, by kinds."""
     inputs, kind, row = physics.inputs, physics.kind, physics.inputs.row
-    expected, upper = physics.runs[EXPECTED], physics.runs[UPPER]
-    resident, zero = physics.resident, physics.zero
-    rate, downtime = physics.rate(EXPECTED), physics.downtime
-    copy = wire_bytes(resident, zero) / rate
-    curves = physics.curves(EXPECTED).take(physics.row)
-    dirtied = curves.at(copy)
-    switch = np.minimum(curves.at(downtime), resident)
-    first = inputs.unique[:, 0] / inputs.periods[:, 0]
+    base = calibrated(physics, constants)
+    ends = [
+        base.converged if scale == 1.0 else calibrated(physics, constants, scale).converged for scale in DIRTY_SCALES
+    ]
+    downtime = np.maximum(inputs.downtime, 1e-3)
+    measured = inputs.points > 0
     last = np.maximum(inputs.points - 1, 0)
     at = np.arange(len(last))
-    final = inputs.unique[at, last] / inputs.periods[at, last]
-    measured = inputs.points > 0
-    error = np.where(measured, inputs.error[at, last] / np.maximum(inputs.unique[at, last], _FLOOR_BYTES), np.nan)
-    converging = np.mean([run.converged for run in physics.runs[VALUE_LEVELS]], axis=0)
-    link = inputs.link * inputs.share
+    first_rate = inputs.unique[:, 0] / inputs.periods[:, 0]
+    last_unique = inputs.unique[at, last]
+    last_rate = last_unique / inputs.periods[at, last]
+    switch = physics.curves(EXPECTED).take(physics.row).at(downtime[physics.first])
+    deadline = inputs.deadline[physics.first]
     with np.errstate(invalid="ignore", divide="ignore"):
+        by_kind = np.column_stack(
+            (
+                np.sum(ends, axis=0, dtype=np.float64),
+                np.log(base.seconds),
+                np.log(base.resident / base.rate),
+                np.log1p(base.rounds),
+                np.log(base.downtime_seconds),
+                np.log(base.link),
+                np.log(np.maximum(switch, _FLOOR_BYTES) / (base.rate * downtime[physics.first])),
+                np.log(deadline / base.seconds),
+                np.log(base.rate / base.link),
+            )
+        )[kind]
+        rate = base.rate[kind]
         columns = (
-            np.log(inputs.memory / 2**30)[row],
-            np.log(inputs.resident / inputs.memory)[row],
-            np.log(copy)[kind],
-            np.log(expected.seconds)[kind],
-            np.log(upper.seconds / expected.seconds)[kind],
-            np.log1p(expected.rounds)[kind],
-            converging[kind],
-            _ratio(first[row], rate[kind]),
-            _ratio(final[row], rate[kind]),
-            _ratio((dirtied / copy)[kind], rate[kind]),
-            _ratio((switch / np.maximum(downtime, 1e-3))[kind], rate[kind]),
-            _ratio(first[row], rate[kind]) + np.minimum(0.0, np.log(np.maximum(downtime, 1e-3)))[kind],
-            (dirtied / resident)[kind],
-            np.where(measured & (last > 0), final / np.maximum(first, _FLOOR_BYTES), np.nan)[row],
-            np.log(link),
-            np.where(np.isfinite(inputs.cap), np.minimum(0.0, np.log(inputs.cap / link)), 0.0),
-            np.log(np.maximum(inputs.downtime, 1e-3)),
+            by_kind[:, 0],
+            by_kind[:, 1],
+            by_kind[:, 2],
+            by_kind[:, 3],
+            by_kind[:, 4],
+            np.log(downtime),
+            by_kind[:, 7],
             inputs.auto.astype(np.float64),
             np.maximum(1.0, inputs.parallel),
             inputs.share,
@@ -84,15 +85,16 @@ def features(physics: Physics) -> Floats:
             inputs.steal[row],
             inputs.source_busy,
             inputs.destination_busy,
-            error[row],
-            np.log(inputs.deadline / expected.seconds[kind]),
+            np.where(np.isfinite(inputs.link), by_kind[:, 5], np.nan),
+            by_kind[:, 8],
+            np.log(inputs.memory / 2**30)[row],
+            np.log(inputs.resident / inputs.memory)[row],
+            np.log(np.maximum(first_rate, _FLOOR_BYTES)[row] / rate),
+            np.log(np.maximum(last_rate, _FLOOR_BYTES)[row] / rate),
+            np.where(measured[row], by_kind[:, 6], np.nan),
+            np.where(measured & (last > 0), last_rate / np.maximum(first_rate, _FLOOR_BYTES), np.nan)[row],
+            np.where(measured, inputs.error[at, last] / np.maximum(last_unique, 16 * _FLOOR_BYTES), np.nan)[row],
         )
     found = np.column_stack(columns)
     found[~np.isfinite(found)] = np.nan
-    return found
-
-
-def _ratio(dirty: Floats, rate: Floats) -> Floats:
-    """Log of dirty rate over transfer rate, floored where nothing was seen to be dirtied."""
-    found: Floats = np.log(np.maximum(dirty, _FLOOR_BYTES) / rate)
-    return found
+    return found, base

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -90,8 +89,9 @@ def _run_lanes(
             over=over,
             tell=tell,
         )
-        # each lane takes every so many-th block: which one does a block follows from its place alone
-        lane.run(itertools.islice(blocks(plan.seed, plan.families), number, None, plan.lanes), read, probe, write)
+        # which lane does a block follows from its number alone
+        mine = (block for block in blocks(plan.seed, plan.families) if block.number % plan.lanes == number)
+        lane.run(mine, read, probe, write)
 
     try:
         with ThreadPoolExecutor(plan.lanes) as pool:
