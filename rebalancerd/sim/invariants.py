@@ -97,7 +97,12 @@ class Invariants:
         self._assert(name not in policy.avoid, "avoid", f"{vm.name} to {name}")
         self._assert(policy.mode is None or policy.mode.may_act, "mode", f"{vm.name} is in mode {policy.mode}")
         self._assert(destination.spec.mode is HostMode.ACTIVE, "host mode", f"{name} takes nothing in")
-        self._assert(not record.options.postcopy or policy.postcopy, "post-copy", f"{vm.name} did not opt in")
+        options, accepts = record.options, policy.max_downtime_seconds
+        limit = self._spec.plan.max_downtime_seconds if accepts is None else accepts
+        self._assert(not options.postcopy or policy.postcopy, "post-copy", f"{vm.name} did not opt in")
+        self._assert(not options.auto_converge or policy.auto_converge, "auto-converge", f"{vm.name} did not opt in")
+        allowed = options.max_downtime_seconds
+        self._assert(allowed <= limit, "downtime", f"{vm.name} accepts {limit:g} s and was to stand for {allowed:g} s")
         room = self._cluster.memory_available(name)
         need = int(self._cluster.guests.resident[self._cluster.rows[record.vm_uuid]])
         self._assert(room >= need, "memory", f"{vm.name} needs {need} bytes, {name} has {room}")

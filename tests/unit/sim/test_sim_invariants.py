@@ -1,9 +1,11 @@
 """The invariants can fail: each is broken on purpose here."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import Mode, VmPolicy
 from rebalancerd.cluster.units import GIB
@@ -102,6 +104,23 @@ def test_hard_rules(vm: VmSpec, promise: str) -> None:
     case = Case(vm)
     with pytest.raises(InvariantError, match=promise):
         case.write.migrate(case.intent())
+
+
+@pytest.mark.parametrize(
+    ("beyond", "promise"),
+    [
+        ({"postcopy": True}, "post-copy"),
+        ({"auto_converge": True}, "auto-converge"),
+        ({"max_downtime_seconds": 0.21}, "downtime"),
+    ],
+)
+def test_options_beyond_the_policy(beyond: dict[str, Any], promise: str) -> None:
+    """What a VM did not opt into, and more downtime than it accepts; what it does accept breaks nothing."""
+    accepts = MigrationOptions(max_downtime_seconds=0.2)
+    case, other = (Case(VmSpec(name="v", host="a", policy=VmPolicy(max_downtime_seconds=0.2))) for _ in range(2))
+    case.write.migrate(replace(case.intent(), options=accepts))
+    with pytest.raises(InvariantError, match=f"{promise} broken"):
+        other.write.migrate(replace(other.intent(), options=replace(accepts, **beyond)))
 
 
 def test_a_destination_that_has_not_answered_for_long() -> None:
