@@ -2,8 +2,8 @@
 
 A skops file is a zip of NumPy arrays and a ``schema.json`` that names the type of every object. skops itself trusts every
 estimator of scikit-learn, and checks types only. Here the list is closed: the estimators that cost models are made of
-and what they hold. scikit-learn follows the child indices of trees without looking at their bounds, so trees are
-checked before their first prediction.
+and what they hold. scikit-learn follows the child indices of trees, and libsvm its vectors, without looking at their
+bounds, so these are checked before the first prediction.
 """
 
 import io
@@ -48,12 +48,14 @@ _OBJECTS = (
     "sklearn.ensemble._forest.RandomForestRegressor",
     "sklearn.ensemble._gb.GradientBoostingClassifier",
     "sklearn.ensemble._gb.GradientBoostingRegressor",
+    "sklearn.impute._base.SimpleImputer",
     "sklearn.isotonic.IsotonicRegression",
     "sklearn.linear_model._logistic.LogisticRegression",
     "sklearn.linear_model._ridge.Ridge",
     "sklearn.pipeline.Pipeline",
     "sklearn.preprocessing._data.StandardScaler",
     "sklearn.preprocessing._label.LabelEncoder",
+    "sklearn.svm._classes.SVR",
     "sklearn.tree._classes.DecisionTreeClassifier",
     "sklearn.tree._classes.DecisionTreeRegressor",
     "sklearn.tree._classes.ExtraTreeClassifier",
@@ -71,6 +73,7 @@ TYPES: frozenset[tuple[str, str]] = frozenset(
         ("JsonNode", "builtins.str"),
         ("TypeNode", "builtins.str"),
         ("TypeNode", "builtins.int"),
+        ("DTypeNode", "numpy.dtype"),
         ("NdArrayNode", "numpy.ndarray"),
         ("RandomGeneratorNode", "numpy.random._generator.Generator"),
         ("RandomStateNode", "numpy.random.mtrand.RandomState"),
@@ -163,8 +166,8 @@ def _check_array(name: str, raw: bytes) -> None:
         raise BrokenContentError(f"its array {name} of shape {shape} and type {kind} does not match its size")
 
 
-def check_trees(state: object) -> None:
-    """See that no tree of a built state can lead outside itself or its inputs. Raises BrokenContentError."""
+def check_bounds(state: object) -> None:
+    """See that nothing of a built state can lead outside itself or its inputs. Raises BrokenContentError."""
     for part, features in _parts(state):
         if isinstance(part, np.ndarray) and part.dtype.names is not None and "feature_idx" in part.dtype.names:
             _check_nodes(part["is_leaf"] == 0, (part["left"], part["right"]), part["feature_idx"], features)
@@ -175,6 +178,8 @@ def check_trees(state: object) -> None:
             _check_nodes(children[0] != -1, children, np.asarray(part.feature), features)
         elif type(part).__name__.startswith("GradientBoosting"):
             _check_stages(part)
+        elif type(part).__name__ == "SVR":
+            _check_vectors(part, features)
 
 
 def _parts(state: object) -> Iterator[tuple[Any, int]]:
@@ -221,3 +226,22 @@ def _check_stages(model: Any) -> None:
     columns = getattr(model, "n_trees_per_iteration_", None)
     if not isinstance(stages, np.ndarray) or stages.ndim != 2 or stages.shape[1] != columns:
         raise BrokenContentError("the stages of one of its models do not match its outputs")
+
+
+def _check_vectors(model: Any, features: int) -> None:
+    """libsvm takes lengths on trust: as many vectors, indices and weights as there are inputs and intercepts for."""
+    own = vars(model)
+    count, width = np.shape(own.get("support_vectors_")) or (0, 0)
+    right = {
+        "support_": (count,),
+        "support_vectors_": (count, features),
+        "_n_support": (2,),
+        "_dual_coef_": (1, count),
+        "_intercept_": (1,),
+        "_probA": (0,),
+        "_probB": (0,),
+    }
+    shapes = all(isinstance(own.get(name), np.ndarray) and own[name].shape == shape for name, shape in right.items())
+    kinds = own.get("kernel") in ("linear", "poly", "rbf", "sigmoid") and own.get("_sparse") is False
+    if not (count and width and shapes and kinds) or "_impl" in own:
+        raise BrokenContentError("the support vectors of one of its models do not match its inputs")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
+from rebalancerd.cluster.cost import MigrationCost
 from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.labelled import LabelledMigration
 from rebalancerd.predict.artefact import Artefact, Learned
@@ -13,11 +14,14 @@ from rebalancerd.predict.dataset import sound
 from rebalancerd.predict.manifest import ArtefactError, digest_of
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
 from rebalancerd.predict.store import ModelStore
-from rebalancerd.predict.training import CostScore, Predictor, score_cost, train_cost
+from rebalancerd.predict.training import CostScore, score_cost, train_cost
 
 PROMOTED, KEPT, NOT_TRAINED = "promoted", "kept", "not_trained"
 GOLDEN_ROWS = 8
 CHALLENGER, CHAMPION, PHYSICS = "challenger", "champion", "physics"
+
+
+Predictor = Callable[[Sequence[MigrationFacts], Sequence[float]], Sequence[MigrationCost]]
 
 
 class Train(Protocol):

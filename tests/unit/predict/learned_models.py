@@ -14,10 +14,12 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     RandomForestRegressor,
 )
+from sklearn.impute import SimpleImputer
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
 
 from rebalancerd.cluster.cost import Candidate, Estimate, MigrationCost, MigrationOptions
 from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint
@@ -102,6 +104,7 @@ def _fitted() -> dict[str, Any]:
         "forest": RandomForestRegressor(n_estimators=5, max_depth=6).fit(x, y),
         "extra": ExtraTreesRegressor(n_estimators=5, max_depth=6).fit(x, y),
         "line": Ridge().fit(x, y),
+        "smooth": make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), SVR(C=0.5)).fit(x, y),
         "odds": make_pipeline(StandardScaler(), LogisticRegression()).fit(x, c),
         "calibration": IsotonicRegression(y_min=0, out_of_bounds="clip").fit(x[:, 0], y),
     }

@@ -409,15 +409,40 @@ def test_a_forest_that_looks_at_more_inputs_than_it_is_given(tmp_path: Path) -> 
     assert fault(tmp_path, manifest)[0] is Fault.CORRUPT
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: setattr(m, "support_vectors_", m.support_vectors_[:3]),
+        lambda m: setattr(m, "support_vectors_", np.zeros((0, 3))),
+        lambda m: setattr(m, "support_", m.support_[:3]),
+        lambda m: setattr(m, "_dual_coef_", m._dual_coef_[:, :3]),
+        lambda m: setattr(m, "_intercept_", np.zeros(0)),
+        lambda m: setattr(m, "_n_support", np.ones(9, dtype=np.int32)),
+        lambda m: setattr(m, "n_features_in_", 7),
+        lambda m: setattr(m, "kernel", "precomputed"),
+        lambda m: setattr(m, "_sparse", True),
+        lambda m: setattr(m, "_impl", "nu_svc"),
+        lambda m: delattr(m, "_probA"),
+    ],
+)
+def test_support_vectors_that_do_not_fit(tmp_path: Path, change: Callable[[Any], None]) -> None:
+    manifest = save(tmp_path)
+    replaced(tmp_path, manifest, tampered(models.estimators()["smooth"], lambda m: change(m[-1])))
+
+    what, detail = fault(tmp_path, manifest)
+    assert what is Fault.CORRUPT
+    assert "support vectors" in detail
+
+
 def test_the_same_tree_in_two_estimators_is_held_to_the_narrower_one() -> None:
     wide = models.estimators()["forest"]
     tree = wide.estimators_[0]
     narrow = models.estimators()["forest"]
     narrow.n_features_in_, narrow.estimators_ = 1, [tree]
 
-    artefact_audit.check_trees({"a": wide})
+    artefact_audit.check_bounds({"a": wide})
     with pytest.raises(artefact_audit.BrokenContentError):
-        artefact_audit.check_trees({"a": wide, "b": narrow})
+        artefact_audit.check_bounds({"a": wide, "b": narrow})
 
 
 def test_a_model_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
