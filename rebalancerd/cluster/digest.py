@@ -4,6 +4,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from types import MappingProxyType
+
+# Metadata of a field that earlier versions did not have: it is left out while it is None, so that digests that were
+# written down before (plan files, plans on record, approvals) still hold.
+ADDED_LATER: Mapping[str, bool] = MappingProxyType({"added later": True})
 
 
 def canonical(value: object) -> str:
@@ -30,7 +35,8 @@ def canonical(value: object) -> str:
     if isinstance(value, Mapping):
         return "map{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
     if is_dataclass(value) and not isinstance(value, type):
-        inner = ",".join(f"{f.name}={canonical(getattr(value, f.name))}" for f in fields(value) if f.compare)
+        told = ((f, getattr(value, f.name)) for f in fields(value) if f.compare)
+        inner = ",".join(f"{f.name}={canonical(v)}" for f, v in told if not (v is None and "added later" in f.metadata))
         return f"{type(value).__name__}({inner})"
     raise TypeError(f"cannot digest a value of type {type(value).__name__}")
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from rebalancerd.cluster.cost import MigrationCost, MigrationOptions
-from rebalancerd.cluster.digest import digest
+from rebalancerd.cluster.digest import ADDED_LATER, digest
 from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.refusal import Refusal
 
@@ -53,7 +53,7 @@ class Move:
     payback_seconds: float | None
     alternatives: tuple[Alternative, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
-    known: MigrationFacts | None = None
+    known: MigrationFacts | None = field(default=None, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rebalancerd.cluster.known import migration_facts
 from rebalancerd.cluster.plan import Alternative, Move, Plan, Score, Step
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.plan.aggregate import grouped
@@ -111,4 +112,5 @@ def _move(state: PlacementState, placed: Placed, chosen: Chosen, worth: Worth) -
         payback_seconds=worth.payback_seconds,
         alternatives=chosen.alternatives,
         facts=move_facts(state.snapshot, vm.uuid, host.name),
+        known=migration_facts(state.snapshot, priced.candidate),
     )

@@ -1,6 +1,6 @@
 """Whatever the frozen types can hold goes through the codec, the plan file and the ledger unchanged."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rebalancerd.cluster.cost import Estimate
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.digest import digest
+from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import PLAN_FORMAT, Plan
 from rebalancerd.record.codec import CYCLES, MIGRATIONS, PLANS, CodecError
@@ -33,11 +34,20 @@ def estimates(draw: st.DrawFn) -> Estimate:
     return Estimate(value=value, upper=draw(st.floats(value, allow_nan=False)))
 
 
+@st.composite
+def curves(draw: st.DrawFn) -> DirtyCurve:
+    periods = sorted(draw(st.sets(st.floats(0.001, 1e6), min_size=1, max_size=3)))
+    points = tuple(replace(draw(values(DirtyPoint)), period_seconds=p) for p in periods)
+    return DirtyCurve(points=points, age_seconds=draw(NUMBER))
+
+
 @cache
 def values(kind: Any) -> st.SearchStrategy[Any]:
     """Any value of a type of the words, all fields drawn, optional ones too."""
     if kind is Estimate:
         return estimates()
+    if kind is DirtyCurve:
+        return curves()
     if kind in SCALARS:
         return SCALARS[kind]
     if is_dataclass(kind):
@@ -90,8 +100,6 @@ def test_cycles_go_through_the_ledger(record: CycleRecord) -> None:
     number = ledger.record_cycle(record)
     (back,) = ledger.cycles()
     ledger.close()
-
-    from dataclasses import replace
 
     assert digest(back) == digest(replace(record, id=number))
 

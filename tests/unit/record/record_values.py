@@ -4,10 +4,13 @@ from dataclasses import replace
 
 from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
 from rebalancerd.cluster.decision import CycleRecord, Decision, HostPressure, Outcome
+from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint
+from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.migration import Completion, MigrationRecord, MigrationState
 from rebalancerd.cluster.plan import Alternative, Move, Plan, Score, Step
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.refusal import Code, about_cluster, about_host, about_vm
+from rebalancerd.cluster.units import GIB, MIB
 
 NOW = 1_800_000_000.0
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -38,7 +41,7 @@ def cost(seconds: float = 10.0) -> MigrationCost:
         slowdown=Estimate(value=0.1, upper=0.3),
         non_convergence=Estimate(value=0.0, upper=0.1),
         basis="physics",
-        inputs_missing=("dirty rate",),
+        inputs_missing=("dirty",),
     )
 
 
@@ -70,6 +73,34 @@ def make_plan(plan_id: str = "p-1", **changes: object) -> Plan:
         refusals=(about_vm(Code.PINNED, OTHER, "pinned to h1", "h2"),),
     )
     return replace(plan, **changes)
+
+
+KNOWN = MigrationFacts(
+    memory_bytes=GIB,
+    resident_bytes=768 * MIB,
+    vcpus=2,
+    vm_cpu_cores=0.5,
+    dirty=DirtyCurve(
+        points=tuple(
+            DirtyPoint(period_seconds=t, unique_bytes=t * 8 * MIB, standard_error_bytes=float(MIB), readings=3)
+            for t in (1.0, 8.0)
+        ),
+        age_seconds=60.0,
+    ),
+    link_bytes_per_second=125e6,
+    link_share=0.5,
+    options=MigrationOptions(max_downtime_seconds=0.3),
+    source_cores=8.0,
+    source_cpu_cores=7.5,
+    destination_cores=8.0,
+    destination_cpu_cores=1.0,
+)
+
+
+def knowing(plan: Plan) -> Plan:
+    """The plan with what was known of its first move."""
+    first, *rest = plan.steps
+    return replace(plan, steps=(replace(first, move=replace(first.move, known=KNOWN)), *rest))
 
 
 def make_migration(migration_id: str = "m-1", **changes: object) -> MigrationRecord:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rebalancerd.record.planfile import PlanFileError, document, parse_document, read_plan, write_plan
-from tests.unit.record.record_values import make_plan
+from tests.unit.record.record_values import knowing, make_plan
 
 
 def test_a_plan_goes_through_a_file(tmp_path: Path) -> None:
@@ -38,6 +38,34 @@ def test_an_edited_file_is_found_out_and_named(tmp_path: Path, old: str, new: st
 
     with pytest.raises(PlanFileError, match=r"plan\.json: was changed after it was written"):
         read_plan(file)
+
+
+def test_a_file_of_a_version_that_kept_no_facts_still_holds() -> None:
+    """Its digest does too: an approval was given for it."""
+    file = Path(__file__).parent / "data" / "plan-0.1.json"
+
+    plan = read_plan(file)
+
+    assert plan.digest == "43877f8ace0629d2"
+    assert plan.steps[0].move.known is None
+
+
+def test_what_was_known_is_part_of_the_file_and_of_the_digest(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    plan = knowing(make_plan())
+    write_plan(file, plan)
+
+    assert read_plan(file) == plan
+    assert plan.digest != make_plan().digest
+    text = file.read_text()
+    assert '"resident_bytes": 805306368' in text
+    file.write_text(text.replace('"resident_bytes": 805306368', '"resident_bytes": null'))
+    with pytest.raises(PlanFileError, match="was changed after it was written"):
+        read_plan(file)
+    tree = document(plan)
+    tree["plan"]["steps"][0]["move"]["known"] = None
+    with pytest.raises(PlanFileError, match="was changed after it was written"):
+        parse_document(tree)
 
 
 def test_a_file_cut_short_anywhere_is_told(tmp_path: Path) -> None:
