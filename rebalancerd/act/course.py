@@ -7,7 +7,14 @@ import structlog
 from rebalancerd.act.machine import Act, Course, Look, Running, Standing, settle, under_way
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.act.watch import Watch
-from rebalancerd.cluster.migration import Completion, MigrationRecord, MigrationState, Progress
+from rebalancerd.cluster.migration import (
+    AbortCause,
+    AbortOrder,
+    Completion,
+    MigrationRecord,
+    MigrationState,
+    Progress,
+)
 from rebalancerd.cluster.names import printable
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.ports import (
@@ -46,16 +53,20 @@ class Courses:
         else:
             self._settle(watch, source_answered=source_answered)
 
-    def abort(self, watch: Watch, progress: Progress, reason: str) -> None:
+    def abort(self, watch: Watch, progress: Progress, reason: str, cause: AbortCause) -> None:
         """Order the abort of a job just seen in ``progress``. The order is durable first; post-copy is left alone."""
         if progress.postcopy:
             return
         if watch.abort_at is None:
-            aborting = replace(watch.record, state=MigrationState.ABORTING, reason=reason)
+            order = AbortOrder(cause=cause, elapsed_seconds=progress.elapsed_seconds)
+            aborting = replace(watch.record, state=MigrationState.ABORTING, reason=reason, abort=order)
             if not self._write_down(watch, aborting):
                 return  # the next look tries again
             watch.record, watch.abort_reason = aborting, reason
             watch.abort_at = self._clock.monotonic()
+        self._send_abort(watch)
+
+    def _send_abort(self, watch: Watch) -> None:
         try:
             self._write.abort(watch.record.source, watch.record.vm_uuid)
             watch.abort_retry_at = None
@@ -92,20 +103,32 @@ class Courses:
                 allowed_downtime_seconds=watch.allowed_downtime_seconds,
                 abort_at=watch.abort_at,
                 stall=watch.stall,
+                ran_seconds=now - watch.begun_at,
+                bound_seconds=watch.bound_seconds,
             ),
             self._settings,
         )
         watch.stall = course.stall
+        self._tell_late(watch, course)
         started = watch.record.started_at
         if started is None:
             started = self._clock.wall() - progress.elapsed_seconds
         reason = watch.record.reason if course.reason is None or course.act is Act.ABORT else course.reason
-        self.become(watch, replace(watch.record, state=course.state, reason=reason, started_at=started))
+        postcopy = watch.record.postcopy or progress.postcopy
+        self.become(
+            watch, replace(watch.record, state=course.state, reason=reason, started_at=started, postcopy=postcopy)
+        )
         self._do(watch, progress, course)
+
+    def _tell_late(self, watch: Watch, course: Course) -> None:
+        if course.late and not watch.late:
+            watch.late = course.late
+            name = printable(watch.record.vm_name, 100)
+            log.warning("migration_late", id=watch.record.id, vm=name, reason=course.late)
 
     def _do(self, watch: Watch, progress: Progress, course: Course) -> None:
         if course.act is Act.ABORT:
-            self.abort(watch, progress, course.reason or "")
+            self.abort(watch, progress, course.reason or "", course.cause)
         elif course.act is Act.SET_DOWNTIME:
             self._allow_downtime(watch, course.seconds)
         elif (
@@ -113,7 +136,7 @@ class Courses:
             and watch.abort_retry_at is not None
             and self._clock.monotonic() >= watch.abort_retry_at
         ):
-            self.abort(watch, progress, watch.abort_reason)
+            self._send_abort(watch)
 
     def _allow_downtime(self, watch: Watch, seconds: float) -> None:
         try:
@@ -190,6 +213,7 @@ class Courses:
         """The verdict: restore what a migration loses, keep libvirt's figures, write it down."""
         record, restored = watch.record, watch.record.autostart_restored
         parts = [standing.reason] if watch.abort_at is None else [watch.abort_reason, standing.reason]
+        parts.append(watch.late)
         if record.persistent and record.autostart and not restored and _moved(watch, standing.state):
             restored, failure = self._restore_autostart(watch)
             if restored is None:
@@ -197,21 +221,28 @@ class Courses:
                 self.become(watch, replace(record, state=MigrationState.RUNNING, reason=printable(waiting, 1000)))
                 return
             parts.append(failure)
-        now = self._clock.monotonic()
-        ended = self._clock.wall()
-        if record.started_at is not None:  # the wall clock may have stepped meanwhile
-            ended = record.started_at + max(0.0, now - watch.begun_at)
+        completion = self._completion(watch) if standing.state in ARRIVED else None
         self.become(
             watch,
             replace(
                 record,
                 state=standing.state,
                 reason=printable("; ".join(part for part in parts if part), 1000),
-                ended_at=ended,
+                ended_at=self._ended_at(watch, completion),
                 autostart_restored=restored,
-                completion=self._completion(watch) if standing.state in ARRIVED else None,
+                completion=completion,
             ),
         )
+
+    def _ended_at(self, watch: Watch, completion: Completion | None) -> float:
+        """The instant of the verdict; of one that ended while nobody watched, what libvirt tells of it."""
+        wall, started = self._clock.wall(), watch.record.started_at
+        if started is None:
+            return wall
+        if watch.job_seen or watch.handle is not None:  # the wall clock may have stepped meanwhile
+            return started + max(0.0, self._clock.monotonic() - watch.begun_at)
+        told = completion.total_seconds if completion is not None else None
+        return max(started, wall if told is None else min(started + told, wall))
 
     def _restore_autostart(self, watch: Watch) -> tuple[bool | None, str]:
         """True: set. None: not yet, the next look tries again. False: given up. With the failure in words."""

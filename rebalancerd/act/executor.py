@@ -15,7 +15,7 @@ from rebalancerd.act.deadline import deadline_seconds
 from rebalancerd.act.preflight import Preflight
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.act.watch import Watch
-from rebalancerd.cluster.migration import MigrationRecord, MigrationState, Progress
+from rebalancerd.cluster.migration import AbortCause, MigrationRecord, MigrationState, Progress
 from rebalancerd.cluster.names import printable
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.refusal import Code, Refusal, about_cluster, about_host, about_plan, about_vm
@@ -106,7 +106,8 @@ class Executor:
         cleared = self._preflight.check(step.move, facts, self._inbound(step.move.destination))
         if isinstance(cleared, Refusal):
             return cleared
-        record = self._intent(step, plan, cleared.facts, cycle_id)
+        deadline = deadline_seconds(self._settings, step.move.cost, cleared.facts.memory_bytes)
+        record = self._intent(step, plan, cleared.facts, cycle_id, deadline)
         older = self._courses.completions(record)
         intent_at = self._clock.monotonic()
         self._ledger.open_intent(record)
@@ -114,7 +115,7 @@ class Executor:
         watch = Watch(
             record=record,
             begun_at=intent_at,
-            deadline_at=intent_at + deadline_seconds(self._settings, step.move.cost, cleared.facts.memory_bytes),
+            deadline_at=intent_at + deadline,
             abandon_at=start_before + self._settings.lease_seconds,
             memory_bytes=cleared.facts.memory_bytes,
             older_completions=older,
@@ -169,7 +170,7 @@ class Executor:
             return about_vm(Code.SAME_HOST, step.move.vm_uuid, "source and destination are the same host")
         return None
 
-    def _intent(self, step: Step, plan: Plan, facts: VmFacts, cycle_id: int | None) -> MigrationRecord:
+    def _intent(self, step: Step, plan: Plan, facts: VmFacts, cycle_id: int | None, deadline: float) -> MigrationRecord:
         move, now = step.move, self._clock.wall()
         return MigrationRecord(
             id=f"m-{int(now * 1000):x}-{next(self._numbers)}-{move.vm_uuid[:8]}",
@@ -187,6 +188,8 @@ class Executor:
             start_before_seconds=self._settings.start_before_seconds,
             options=move.options,
             predicted=move.cost,
+            known=move.known,
+            deadline_seconds=deadline,
             persistent=facts.persistent,
             autostart=facts.autostart if facts.persistent else False,
         )
@@ -261,7 +264,7 @@ class Executor:
                 return about_vm(Code.VM_GONE, vm_uuid, "its job has ended or not begun")
             if progress.postcopy:
                 return about_vm(Code.REJECTED, vm_uuid, "a post-copy migration is never aborted")
-            self._courses.abort(found, progress, reason)
+            self._courses.abort(found, progress, reason, AbortCause.OPERATOR)
             if found.abort_at is None:
                 return about_cluster(Code.LEDGER_UNAVAILABLE, "the order could not be written down")
             return found.record

@@ -3,7 +3,7 @@
 ``under_way`` decides while a job runs, ``settle`` once none does. Neither does anything.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from rebalancerd.act.cause import GUEST_ENDED_CODES, OPERATION_ABORTED, cause, error_code
@@ -11,10 +11,12 @@ from rebalancerd.act.ladder import allowed_downtime_seconds
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.act.stall import StallAction, StallTrack, observe_stall
 from rebalancerd.act.verdict import Patience, Side, finding, side
-from rebalancerd.cluster.migration import MigrationState, Progress
+from rebalancerd.cluster.migration import AbortCause, MigrationState, Progress
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.ports import HostError
+
+LATE_PATIENCE = 0.5  # of the stall test's, for a migration that has outlived its prediction
 
 
 class Act(StrEnum):
@@ -27,7 +29,10 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A migration that has a job. Instants and bounds in monotonic seconds; ``abort_at``: when an abort was ordered."""
+    """A migration that has a job. Instants in monotonic seconds; ``abort_at``: when an abort was ordered.
+
+    ``ran_seconds``: since the hand-over. ``bound_seconds``: upper bound of the predicted duration, None if not finite.
+    """
 
     state: MigrationState
     now: float
@@ -37,17 +42,32 @@ class Running:
     allowed_downtime_seconds: float | None = None
     abort_at: float | None = None
     stall: StallTrack = field(default_factory=StallTrack)
+    ran_seconds: float = 0.0
+    bound_seconds: float | None = None
+
+    @property
+    def late(self) -> str:
+        """That it has outlived its prediction, in words that stay the same; empty if it has not, or has none."""
+        bound = self.bound_seconds
+        if bound is None or self.ran_seconds <= bound:
+            return ""
+        return f"longer than the {bound:.{0 if bound >= 10 else 1}f} s predicted at most"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """Next state with its reason (None: as before), and what to do; ``seconds`` is the downtime to allow."""
+    """Next state with its reason (None: as before), and what to do.
+
+    ``seconds`` is the downtime to allow, ``cause`` that of the abort. ``late``: that it has outlived its prediction.
+    """
 
     state: MigrationState
     stall: StallTrack
     reason: str | None = None
     act: Act = Act.NOTHING
     seconds: float = 0.0
+    cause: AbortCause = AbortCause.DEADLINE
+    late: str = ""
 
 
 def under_way(it: Running, settings: ActSettings) -> Course:
@@ -62,25 +82,34 @@ def under_way(it: Running, settings: ActSettings) -> Course:
         return Course(state=MigrationState.STUCK, stall=it.stall, reason=reason)
     if it.now >= it.deadline_at:
         reason = f"deadline passed after {it.progress.elapsed_seconds:.0f} s"
-        return Course(state=MigrationState.RUNNING, stall=it.stall, act=Act.ABORT, reason=reason)
+        cause = AbortCause.STANDSTILL if _stands_still(it, settings) else AbortCause.DEADLINE
+        return Course(
+            state=MigrationState.RUNNING, stall=it.stall, act=Act.ABORT, reason=reason, cause=cause, late=it.late
+        )
     return _tune(it, settings)
 
 
+def _stands_still(it: Running, settings: ActSettings) -> bool:
+    """Whether nothing has been sent for a while, or ever."""
+    return it.stall.moved_at is None or it.now - it.stall.moved_at >= settings.settle_seconds
+
+
 def _tune(it: Running, settings: ActSettings) -> Course:
-    limit = allowed_downtime_seconds(settings, it.limit_downtime_seconds, settings.downtime_steps + 1)
+    """Downtime ladder and stall test. One that is late goes to the limit at once, and is then given less patience."""
+    late, limit = it.late, allowed_downtime_seconds(settings, it.limit_downtime_seconds, settings.downtime_steps + 1)
     at_limit = it.allowed_downtime_seconds is not None and it.allowed_downtime_seconds >= limit
-    stall, decision = observe_stall(
-        it.stall, it.progress, it.now, stall_seconds=settings.stall_seconds, at_limit=at_limit
-    )
+    patience = settings.stall_seconds * (LATE_PATIENCE if late and at_limit else 1.0)
+    stall, decision = observe_stall(it.stall, it.progress, it.now, stall_seconds=patience, at_limit=at_limit)
+    course = Course(state=MigrationState.RUNNING, stall=stall, reason=late or None, late=late)
     if decision.action is StallAction.ABORT:
-        reason = f"does not converge: {decision.reason}"
-        return Course(state=MigrationState.RUNNING, stall=stall, act=Act.ABORT, reason=reason)
+        cause = AbortCause.STANDSTILL if decision.standstill else AbortCause.STALL
+        return replace(course, act=Act.ABORT, reason=f"does not converge: {decision.reason}", cause=cause)
     wanted = allowed_downtime_seconds(settings, it.limit_downtime_seconds, it.progress.iteration)
-    if decision.action is StallAction.RAISE_DOWNTIME:
+    if late or decision.action is StallAction.RAISE_DOWNTIME:
         wanted = limit
     if it.allowed_downtime_seconds is None or wanted > it.allowed_downtime_seconds:
-        return Course(state=MigrationState.RUNNING, stall=stall, act=Act.SET_DOWNTIME, seconds=wanted)
-    return Course(state=MigrationState.RUNNING, stall=stall)
+        return replace(course, act=Act.SET_DOWNTIME, seconds=wanted)
+    return course
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

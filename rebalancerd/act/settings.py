@@ -8,7 +8,8 @@ class ActSettings:
     """Downtime ladder, stall test and deadlines, in seconds.
 
     The allowed downtime starts at ``downtime_start_seconds`` and rises in ``downtime_steps`` steps with the pre-copy's
-    iterations to the move's limit. No smaller remainder for ``stall_seconds``: abort. The deadline is the least of
+    iterations to the move's limit. No smaller remainder for ``stall_seconds``: abort. A migration that runs for longer
+    than its prediction's upper bound goes to the limit at once, and is given half of that from then on. The deadline is the least of
     ``deadline_seconds``, ``deadline_factor`` × the predicted upper bound, and 150 s per GiB; the last two are never
     taken below ``deadline_floor_seconds``. An abort without effect after ``abort_patience_seconds`` is STUCK.
 

@@ -23,10 +23,11 @@ class StallAction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StallDecision:
-    """The action and, unless it is to continue, why."""
+    """The action and, unless it is to continue, why. ``standstill``: nothing is sent any more."""
 
     action: StallAction = StallAction.CONTINUE
     reason: str = ""
+    standstill: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +64,8 @@ def observe_stall(
         if iteration == 1:  # the first, full copy: any byte sent is a smaller remainder
             track = replace(track, better_at=moved_at)
         if now - moved_at >= stall_seconds:
-            return track, StallDecision(
-                action=StallAction.ABORT, reason=f"the transfer has stood still for {now - moved_at:.0f} s"
-            )
+            reason = f"the transfer has stood still for {now - moved_at:.0f} s"
+            return track, StallDecision(action=StallAction.ABORT, reason=reason, standstill=True)
         return track, StallDecision()
     return _boundary(track, remaining, iteration, now, stall_seconds=stall_seconds, at_limit=at_limit)
 

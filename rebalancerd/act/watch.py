@@ -1,5 +1,6 @@
 """Watch: what is remembered of one open migration between two looks at it."""
 
+import math
 import threading
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ class Watch:
 
     ``begun_at``: hand-over, or adoption until its job tells its age. ``abandon_at``: from when on an intent without a
     job can no longer become one. ``pair`` and ``pair_since``: both hosts' states as last seen, and since when.
+    ``late``: that it has outlived its prediction, in words, once that was seen.
     ``unsaved``: the record is newer than the ledger's. ``older_completions``: figures of earlier migrations, which the hosts
     still told when this one was handed over.
     """
@@ -37,6 +39,7 @@ class Watch:
     abort_at: float | None = None
     abort_reason: str = ""
     abort_retry_at: float | None = None
+    late: str = ""
     pair: Pair | None = None
     pair_since: float = 0.0
     silent_since: float | None = None
@@ -45,6 +48,12 @@ class Watch:
     unsaved: bool = False
     older_completions: tuple[Completion, ...] = ()
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def bound_seconds(self) -> float | None:
+        """Upper bound of its predicted duration, None without a finite one."""
+        predicted = self.record.predicted
+        return predicted.seconds.upper if predicted is not None and math.isfinite(predicted.seconds.upper) else None
 
     @property
     def call_open(self) -> bool:

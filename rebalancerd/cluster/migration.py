@@ -72,13 +72,37 @@ class Completion:
     throttle: float | None = None
 
 
+class AbortCause(StrEnum):
+    """Why an abort was ordered."""
+
+    DEADLINE = "deadline"  # it had not ended by then
+    STALL = "stall"  # its remainder did not become smaller any more
+    STANDSTILL = "standstill"  # nothing was sent any more: that tells of the link or a host, not of the guest
+    OPERATOR = "operator"
+
+    @property
+    def is_non_convergence(self) -> bool:
+        """Whether pre-copy was at work and did not come to its end."""
+        return self in (AbortCause.DEADLINE, AbortCause.STALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortOrder:
+    """Our order to abort. ``elapsed_seconds``: the job's own age when it was given."""
+
+    cause: AbortCause
+    elapsed_seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationRecord:
     """One migration: the intent that was written before the act, then its course and verdict. Instants are epoch seconds.
 
     ``autostart``: value read on the source before, to be set on the destination after. ``adopted``: watched by a daemon
-    that did not start it. ``known``: what the prediction rested on. ``ours`` False: started by somebody else and only counted. ``start_before``: monotonic-clock
-    bound after which the libvirt call must not begin, as seconds left when the intent was written.
+    that did not start it. ``known``: what the prediction rested on. ``ours`` False: started by somebody else and only
+    counted. ``start_before``: monotonic-clock bound after which the libvirt call must not begin, as seconds left when the
+    intent was written. ``deadline_seconds``: hand-over to the abort that was intended. ``postcopy``: it was seen in
+    post-copy. ``abort``: the order that we gave.
     """
 
     id: str
@@ -97,12 +121,15 @@ class MigrationRecord:
     options: MigrationOptions = MigrationOptions()
     predicted: MigrationCost | None = None
     known: MigrationFacts | None = None
+    deadline_seconds: float | None = None
     persistent: bool = True
     autostart: bool | None = None
     autostart_restored: bool | None = None
     started_at: float | None = None
     ended_at: float | None = None
     completion: Completion | None = None
+    postcopy: bool = False
+    abort: AbortOrder | None = None
     reason: str = ""
     adopted: bool = False
     ours: bool = True

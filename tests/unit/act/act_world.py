@@ -11,6 +11,7 @@ from rebalancerd.act.executor import Executor
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
 from rebalancerd.cluster.host import HostFacts
+from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.migration import Completion, MigrationRecord, Progress
 from rebalancerd.cluster.plan import Move, Plan, Score, Step
 from rebalancerd.cluster.sample import CpuFit, DomainSample, HostInventory, HostSample
@@ -311,6 +312,8 @@ def one_step_plan(
     destination: str = "b",
     options: MigrationOptions = OPTIONS,
     expires_in_seconds: float = 600.0,
+    predicted: MigrationCost | None = None,
+    known: MigrationFacts | None = None,
 ) -> Plan:
     move = Move(
         vm_uuid=vm_uuid,
@@ -318,10 +321,11 @@ def one_step_plan(
         source=source,
         destination=destination,
         why="hot",
-        cost=cost(),
+        cost=predicted if predicted is not None else cost(),
         options=options,
         gain=1.0,
         payback_seconds=None,
+        known=known,
     )
     return Plan(
         id="p-1",

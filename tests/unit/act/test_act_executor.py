@@ -12,7 +12,7 @@ from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.ports import HostRefusedError, HostUnreachableError
-from tests.unit.act.act_world import FACTS, OTHER, SETTINGS, VM, Domain, Scene, one_step_plan
+from tests.unit.act.act_world import FACTS, OTHER, SETTINGS, VM, Domain, Scene, cost, one_step_plan
 
 
 def state(scene: Scene) -> MigrationState:
@@ -280,7 +280,7 @@ class TestTuning:
     def test_a_transfer_that_does_not_converge_is_aborted(self) -> None:
         settings = replace(SETTINGS, stall_seconds=30.0)
         scene = Scene(settings)
-        scene.started()
+        scene.started(one_step_plan(scene.world, predicted=cost(upper=100.0)))
         for iteration in range(1, 61):
             scene.world.run(iteration=iteration, remaining_bytes=100 * MIB, processed_bytes=GIB * iteration)
             scene.pass_time(1)
