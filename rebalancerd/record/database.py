@@ -57,6 +57,33 @@ def open_engine(url: str) -> Engine:
         return engine
 
 
+def open_reader(url: str) -> Engine:
+    """An engine that can only read a ledger of the present schema, whoever writes it meanwhile. LedgerUnavailableError."""
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError as error:
+        raise LedgerUnavailableError(f"the ledger's URL is not one: {error}") from None
+    path = file_of(parsed) if parsed.get_backend_name() == "sqlite" else None
+    if path is None:
+        raise LedgerUnavailableError(f"{url} is no file that another process could read; use sqlite:////PATH")
+    with telling(url):
+        revision = _check_file(path)
+        if revision != HEAD:
+            raise LedgerUnavailableError(
+                f"ledger {path} has schema {revision!r}, older than {HEAD!r}: the daemon brings it up to date when it starts"
+            )
+
+        def connect() -> sqlite3.Connection:
+            made = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            made.isolation_level = None  # as the writer: the driver begins nothing by itself
+            made.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+            made.execute("PRAGMA query_only = ON")
+            made.execute("PRAGMA trusted_schema = OFF")
+            return made
+
+        return create_engine(parsed, creator=connect)
+
+
 def file_of(url: URL) -> Path | None:
     """Path of a SQLite ledger, None for one in memory."""
     return None if url.database in (None, "", ":memory:") else Path(str(url.database))
