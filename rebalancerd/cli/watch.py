@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,7 +27,7 @@ def watch(
     socket: SocketOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Follow running migrations: progress, what remains, dirty rate, predicted end, predicted against actual.
+    """Follow running migrations: progress, what remains, dirty rate, how long against its prediction; then how it went.
 
     Ends with Ctrl-C. Off a terminal it prints each look below the last; as JSON, one line per look.
     """
@@ -102,8 +103,8 @@ def render(seen: "Watch") -> "RenderableType":
 
 
 def _running(seen: "Watch") -> "RenderableType":
-    columns = ("VM", "FROM → TO", "STATE", "PROGRESS", "REMAINING", "SENDING", "DIRTYING", "FOR", "PREDICTED END")
-    return table(columns, (_running_row(m, seen.now) for m in seen.migrations), numbers=(4, 5, 6, 7))
+    columns = ("VM", "FROM → TO", "STATE", "PROGRESS", "REMAINING", "SENDING", "DIRTYING", "FOR", "PREDICTED", "END")
+    return table(columns, (_running_row(m, seen.now) for m in seen.migrations), numbers=(4, 5, 6, 7, 8))
 
 
 def _running_row(move: "MigrationRow", now: float) -> tuple[object, ...]:
@@ -119,8 +120,16 @@ def _running_row(move: "MigrationRow", now: float) -> tuple[object, ...]:
         rate(move.rate_bytes_per_second),
         rate(move.dirty_bytes_per_second),
         span(move.elapsed_seconds) if move.elapsed_seconds is not None else "?",
-        _end(move, now),
+        _bounded(move.predicted_seconds, move.predicted_seconds_upper, span, "?"),
+        plain(_end(move, now), "red" if move.late else None),
     )
+
+
+def _bounded(value: float | None, upper: float | None, words: "Callable[[float], str]", unknown: str = "-") -> str:
+    """``10.0 s ≤ 25 s``: a predicted value and its upper bound, where it has one."""
+    if value is None:
+        return unknown
+    return words(value) + (f" ≤ {words(upper)}" if upper is not None else "")
 
 
 def bar(move: "MigrationRow") -> str:
@@ -139,6 +148,8 @@ def _end(move: "MigrationRow", now: float) -> str:
         return "?"
     left = move.predicted_end_at - now
     words = f"in {span(left)}" if left >= 0 else f"{span(-left)} over"
+    if move.late:
+        words += ", past its bound"
     if move.estimated_end_at is not None:
         words += f" (at this pace in {span(max(0.0, move.estimated_end_at - now))})"
     elif move.remaining_bytes and move.rate_bytes_per_second and move.dirty_bytes_per_second:
@@ -152,10 +163,21 @@ def rate(value: float | None) -> str:
 
 
 def ended_table(rows: "tuple[MigrationRow, ...]", now: float, *, ids: bool = False) -> "RenderableType":
-    """Ended migrations, predicted against actual; ``ids``: with the id that `explain move` takes."""
+    """Ended migrations, predicted against actual (yellow where it is above the bound).
+
+    ``ids``: with the id that `explain move` takes.
+    """
     from rebalancerd.serve.wording import size, span
 
-    columns = ("VM", "FROM → TO", "ENDED", "VERDICT", "TOOK", "PREDICTED", "DOWNTIME", "PREDICTED", "SENT", "PREDICTED")
+    pairs = ("TOOK", "PREDICTED", "DOWNTIME", "PREDICTED", "SENT", "PREDICTED")
+    columns = ("VM", "FROM → TO", "ENDED", "VERDICT", *pairs, "BY")
+
+    def pair(
+        actual: float | None, value: float | None, upper: float | None, shown: "Callable[[float], str]"
+    ) -> tuple[object, ...]:
+        above = actual is not None and upper is not None and actual > upper
+        told = "-" if actual is None else shown(actual)
+        return plain(told, "yellow" if above else None), _bounded(value, upper, shown)
 
     def words(row: "MigrationRow") -> tuple[object, ...]:
         good = row.state == "succeeded"
@@ -166,17 +188,16 @@ def ended_table(rows: "tuple[MigrationRow, ...]", now: float, *, ids: bool = Fal
             f"{row.source} → {row.destination}",
             ended,
             plain(verdict, "green" if good else "red" if row.ended_at is not None else "yellow"),
-            _or_dash(row.actual_seconds, span),
-            _or_dash(row.predicted_seconds, span),
-            _or_dash(row.actual_downtime_seconds, span),
-            _or_dash(row.predicted_downtime_seconds, span),
-            _or_dash(row.actual_bytes, size),
-            _or_dash(row.predicted_bytes, size),
+            *pair(row.actual_seconds, row.predicted_seconds, row.predicted_seconds_upper, span),
+            *pair(
+                row.actual_downtime_seconds,
+                row.predicted_downtime_seconds,
+                row.predicted_downtime_seconds_upper,
+                span,
+            ),
+            *pair(row.actual_bytes, row.predicted_bytes, row.predicted_bytes_upper, size),
+            row.predicted_by or "-",
             *((row.id,) if ids else ()),
         )
 
     return table((*columns, *(("ID",) if ids else ())), (words(row) for row in rows), numbers=(4, 5, 6, 7, 8, 9))
-
-
-def _or_dash(value: float | None, words: object) -> str:
-    return "-" if value is None or not callable(words) else str(words(value))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
 from rebalancerd.cluster.decision import CycleRecord, Decision, HostPressure
+from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.names import printable
 from rebalancerd.cluster.plan import Move
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
@@ -22,6 +23,16 @@ from rebalancerd.record.explain import (
 SHOWN_GROUPS = 12
 SHOWN_ALTERNATIVES = 5
 SHOWN_NAMES = 6
+PHYSICS = "physics"
+# what a prediction names as missing, in words
+INPUTS = {
+    "vm": "the VM in the picture of the cluster",
+    "memory": "how much memory it holds",
+    "dirty": "how fast it dirties memory",
+    "dirty_second_period": "how much it dirties in a second, longer period",
+    "link": "the rating of the link",
+    "like_training": "anything like it among the migrations learned from",
+}
 
 
 def title(answer: Answer) -> str:
@@ -162,17 +173,18 @@ def _move(answer: MoveAnswer) -> Iterator[str]:
         yield from _chosen(move)
     elif record.plan_id is not None:
         yield f"  Its plan {printable(record.plan_id)} is not on record any more."
-    predicted, done = record.predicted, record.completion
-    if predicted is not None:
-        yield f"  Predicted by {_basis(predicted)}:"
-        yield f"    duration {_versus(predicted.seconds, record.seconds, span)}"
-        yield f"    downtime {_versus(predicted.downtime_seconds, done.downtime_seconds if done else None, span)}"
-        yield f"    bytes {_versus(predicted.bytes, done.transferred_bytes if done else None, size)}"
+    if record.predicted is None:
+        yield "  Nothing was predicted of it."
+    else:
+        yield f"  Predicted by {_basis(record.predicted)}:"
+        yield from (f"    {line}" for line in _compared(record, record.predicted))
     if record.autostart:
         restored = {True: "set again on the destination", False: "NOT set again", None: "not set again yet"}
         yield f"  Autostart was on; {restored[record.autostart_restored]}."
     if len(answer.events) > 1:
-        course = ", ".join(f"{event.state.value} {instant(event.at)}" for event in answer.events[-8:])
+        before = (None, *(event.state for event in answer.events))
+        turns = [event for event, was in zip(answer.events, before, strict=False) if event.state is not was]
+        course = ", ".join(f"{event.state.value} {instant(event.at)}" for event in turns[-8:])
         yield f"  Course: {course}."
 
 
@@ -206,8 +218,25 @@ def _options(options: MigrationOptions) -> str:
 
 
 def _basis(cost: MigrationCost) -> str:
-    missing = f"; not measured: {printable(', '.join(cost.inputs_missing))}" if cost.inputs_missing else ""
-    return f"{printable(cost.basis)}{missing}"
+    names = ", ".join(printable(INPUTS.get(name, name)) for name in cost.inputs_missing)
+    by = PHYSICS if cost.basis == PHYSICS else f"model {printable(cost.basis)}"
+    return f"{by}; bounds are wide for want of {names}" if names else by
+
+
+def _compared(record: MigrationRecord, predicted: MigrationCost) -> Iterator[str]:
+    """Each figure of a prediction against what came of it."""
+    done = record.completion
+    yield f"duration {_versus(predicted.seconds, record.seconds, span)}"
+    yield f"downtime {_versus(predicted.downtime_seconds, done.downtime_seconds if done else None, span)}"
+    yield f"bytes {_versus(predicted.bytes, done.transferred_bytes if done else None, size)}"
+    yield f"slowdown of the guest predicted {_expected(predicted.slowdown, share)}; what it was is not measured."
+    risk = f"probability that it does not converge {_expected(predicted.non_convergence, share)}"
+    if record.state is MigrationState.SUCCEEDED:
+        yield f"{risk}; it {'ended in post-copy' if record.postcopy else 'converged'}."
+    elif record.abort is not None and record.abort.cause.is_non_convergence:
+        yield f"{risk}; it had not converged after {span(record.abort.elapsed_seconds)}."
+    else:
+        yield f"{risk}."
 
 
 def _sentence(answer: MoveAnswer) -> str:
@@ -249,7 +278,9 @@ def _decided(
             cost = group.move.cost
             yield (
                 f"    Predicted by {_basis(cost)}: {_expected(cost.seconds, span)}, "
-                f"downtime {_expected(cost.downtime_seconds, span)}, {_expected(cost.bytes, size)} sent."
+                f"downtime {_expected(cost.downtime_seconds, span)}, {_expected(cost.bytes, size)} sent, the guest "
+                f"slowed down by {_expected(cost.slowdown, share)}; probability that it does not converge "
+                f"{_expected(cost.non_convergence, share)}."
             )
         elif group.move is not None:
             yield f"    Why: {printable(group.move.why)}"

@@ -1,7 +1,9 @@
 """Rows of the API's answers out of the frozen types. Infinite and NaN figures become null: JSON has no word for them."""
 
 import math
+from typing import Any
 
+from rebalancerd.cluster.cost import MigrationCost
 from rebalancerd.cluster.decision import Command, CycleRecord, HostPressure
 from rebalancerd.cluster.migration import MigrationRecord, Progress
 from rebalancerd.cluster.plan import Plan
@@ -60,8 +62,8 @@ def host_rows(
 
 def migration_row(record: MigrationRecord, *, now: float, progress: Progress | None = None) -> MigrationRow:
     """One migration; ``progress`` where it runs and its source tells."""
-    predicted, done = record.predicted, record.completion
-    seconds = finite(predicted.seconds.value) if predicted else None
+    predicted, done = _predicted(record.predicted), record.completion
+    seconds, bound = predicted.get("predicted_seconds"), predicted.get("predicted_seconds_upper")
     running = record.state.is_open and record.started_at is not None
     began = record.started_at
     elapsed = now - began if running and began is not None else record.seconds
@@ -81,10 +83,9 @@ def migration_row(record: MigrationRecord, *, now: float, progress: Progress | N
         ended_at=record.ended_at,
         reason=record.reason,
         elapsed_seconds=finite(elapsed),
-        predicted_seconds=seconds,
-        predicted_seconds_upper=finite(predicted.seconds.upper) if predicted else None,
-        predicted_downtime_seconds=finite(predicted.downtime_seconds.value) if predicted else None,
-        predicted_bytes=finite(predicted.bytes.value) if predicted else None,
+        **predicted,
+        late=elapsed is not None and bound is not None and elapsed > bound,
+        abort=record.abort.cause.value if record.abort is not None else None,
         predicted_end_at=began + seconds if began is not None and seconds is not None else None,
         estimated_end_at=_estimated_end(progress, now) if running else None,
         total_bytes=progress.total_bytes if progress else None,
@@ -99,6 +100,17 @@ def migration_row(record: MigrationRecord, *, now: float, progress: Progress | N
         actual_downtime_seconds=finite(done.downtime_seconds) if done else None,
         actual_bytes=done.transferred_bytes if done else None,
     )
+
+
+def _predicted(cost: MigrationCost | None) -> dict[str, Any]:
+    """Columns of a prediction; none where nothing was predicted."""
+    if cost is None:
+        return {}
+    row: dict[str, Any] = {"predicted_by": cost.basis, "inputs_missing": cost.inputs_missing}
+    for name in ("seconds", "downtime_seconds", "bytes", "slowdown", "non_convergence"):
+        estimate = getattr(cost, name)
+        row |= {f"predicted_{name}": finite(estimate.value), f"predicted_{name}_upper": finite(estimate.upper)}
+    return row
 
 
 def _estimated_end(progress: Progress | None, now: float) -> float | None:

@@ -66,7 +66,9 @@ class MigrationRow(Part):
     """One migration, running or finished. ``predicted_end_at``: its start plus the predicted duration.
 
     ``estimated_end_at``: from what remains and the present rates; null where the guest dirties memory faster than it
-    is sent. ``elapsed_seconds`` counts from the hand-over to libvirt.
+    is sent. ``elapsed_seconds`` counts from the hand-over to libvirt. ``predicted_by``: "physics" or a model id;
+    ``inputs_missing``: what widened its bounds. ``late``: longer than the upper bound, running or finished. ``abort``:
+    why its abort was ordered.
     """
 
     id: str
@@ -87,7 +89,17 @@ class MigrationRow(Part):
     predicted_seconds: float | None = None
     predicted_seconds_upper: float | None = None
     predicted_downtime_seconds: float | None = None
+    predicted_downtime_seconds_upper: float | None = None
     predicted_bytes: float | None = None
+    predicted_bytes_upper: float | None = None
+    predicted_slowdown: float | None = None
+    predicted_slowdown_upper: float | None = None
+    predicted_non_convergence: float | None = None
+    predicted_non_convergence_upper: float | None = None
+    predicted_by: str | None = None
+    inputs_missing: tuple[str, ...] = ()
+    late: bool = False
+    abort: str | None = None
     predicted_end_at: float | None = None
     estimated_end_at: float | None = None
     total_bytes: int | None = None

@@ -124,6 +124,37 @@ def test_watch_shows_progress_and_prediction(run: Any, world: build.World) -> No
         assert word in out, word
 
 
+def test_watch_shows_elapsed_against_predicted_and_what_is_past_its_bound(run: Any, world: build.World) -> None:
+    world.executor.running = [
+        build.make_migration(
+            id="m-8", state=MigrationState.RUNNING, started_at=build.NOW - 40, ended_at=None, completion=None
+        )
+    ]
+    world.ledger.records = [build.make_migration()]
+
+    lines = run("watch", "--once").out.splitlines()
+
+    running = next(line for line in lines if "running" in line)
+    assert "40 s  10.0 s ≤ 25 s  30 s over, past its bound" in running
+    ended = next(line for line in lines if "succeeded" in line)
+    for part in ("9.0 s  10.0 s ≤ 25 s", "200 ms  100 ms ≤ 300 ms", "172 MiB    191 MiB  physics"):
+        assert part in ended, ended
+
+
+def test_watch_says_where_nothing_was_predicted(run: Any, world: build.World) -> None:
+    world.executor.running = [
+        build.make_migration(
+            id="m-8", state=MigrationState.RUNNING, started_at=build.NOW - 40, ended_at=None, predicted=None
+        )
+    ]
+    world.ledger.records = [build.make_migration(predicted=None)]
+
+    lines = run("watch", "--once").out.splitlines()
+
+    assert next(line for line in lines if "running" in line).rstrip().endswith("40 s          ?  ?")
+    assert next(line for line in lines if "succeeded" in line).rstrip().endswith("172 MiB          -  -")
+
+
 def test_plan_says_why_what_it_costs_and_what_was_refused(run: Any) -> None:
     done = run("plan")
 

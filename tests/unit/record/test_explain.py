@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rebalancerd.cluster.decision import Decision, Outcome
-from rebalancerd.cluster.migration import MigrationState
+from rebalancerd.cluster.migration import AbortCause, AbortOrder, MigrationState
 from rebalancerd.cluster.refusal import Code, about_cluster, about_host, about_vm
 from rebalancerd.record.archive import Archive
 from rebalancerd.record.explain import (
@@ -20,7 +20,7 @@ from rebalancerd.record.explain_text import lines, title
 from rebalancerd.record.scorecard import lines as score_lines
 from rebalancerd.record.scorecard import scorecard
 from rebalancerd.record.sql_ledger import SqlLedger
-from tests.unit.record.record_values import NOW, OTHER, UUID, finished, make_cycle, make_migration, make_plan
+from tests.unit.record.record_values import NOW, OTHER, UUID, cost, finished, make_cycle, make_migration, make_plan
 
 
 @pytest.fixture
@@ -53,6 +53,9 @@ def test_a_moved_vm_is_told_when_why_and_how_it_went(moved: Archive) -> None:
     assert "duration predicted 10 s (at most 20 s), actual 12 s, 1.20 of what was predicted" in text
     assert "downtime predicted 100 ms (at most 200 ms), actual 150 ms, 1.50 of what was predicted" in text
     assert "bytes predicted 954 MiB (at most unbounded), actual 1.86 GiB, 2.00 of what was predicted" in text
+    assert "slowdown of the guest predicted 10 % (at most 30 %); what it was is not measured." in text
+    assert "probability that it does not converge 0 % (at most 10 %); it converged." in text
+    assert "Predicted by physics; bounds are wide for want of how fast it dirties memory:" in text
     assert "2027-01-15 08:00:01 UTC" in text
 
 
@@ -156,6 +159,42 @@ def test_a_move_is_told_by_the_beginning_of_its_id(moved: Archive) -> None:
             explain_move(moved, unclear)
 
 
+def test_a_move_that_did_not_converge_is_told_against_its_prediction(ledger: SqlLedger) -> None:
+    """With the model that predicted it, and what was unlike its training; hostile names in it are data."""
+    told = replace(cost(), basis="cost-7\x1b[2J", inputs_missing=("like_training", "dirty", "moon\nphase"))
+    record = make_migration(predicted=told, state=MigrationState.RUNNING, started_at=NOW + 1)
+    ledger.open_intent(make_migration(predicted=told))
+    ledger.update_migration(record)
+    late = replace(record, reason="longer than the 20 s predicted at most")
+    ledger.update_migration(late)
+    order = AbortOrder(cause=AbortCause.STALL, elapsed_seconds=61.0)
+    ledger.update_migration(replace(late, state=MigrationState.ABORTED, ended_at=NOW + 64, abort=order))
+
+    text = "\n".join(lines(explain_move(Archive(ledger), "m-1")))
+
+    assert (
+        "Predicted by model cost-7\\x1b[2J; bounds are wide for want of anything like it among the migrations" in text
+    )
+    assert "learned from, how fast it dirties memory, moon\\nphase:" in text
+    assert "probability that it does not converge 0 % (at most 10 %); it had not converged after 61 s." in text
+    assert "aborted in 63 s (longer than the 20 s predicted at most)" in text
+    assert "duration predicted 10 s (at most 20 s), actual 63 s, 6.30 of what was predicted, above its bound." in text
+    course = next(line for line in text.splitlines() if "Course:" in line)
+    assert [part.split()[0] for part in course.removeprefix("  Course: ").split(", ")] == [
+        "intent",
+        "running",
+        "aborted",
+    ]
+
+
+def test_a_move_in_post_copy_or_without_prediction_says_so(ledger: SqlLedger) -> None:
+    ledger.update_migration(finished(make_migration(postcopy=True)))
+    ledger.update_migration(finished(make_migration("m-2", vm_uuid=OTHER, predicted=None)))
+
+    assert any("it ended in post-copy." in line for line in lines(explain_move(Archive(ledger), "m-1")))
+    assert "  Nothing was predicted of it." in lines(explain_move(Archive(ledger), "m-2"))
+
+
 def test_a_move_whose_plan_is_gone_is_still_told(ledger: SqlLedger) -> None:
     ledger.open_intent(make_migration())
 
@@ -222,7 +261,9 @@ def test_decisions_alike_are_told_once_with_their_count(ledger: SqlLedger) -> No
     assert "Why: h1 is at 95 % CPU" in text
     assert "Gain 120 core-seconds, repaid after 30 s." in text
     assert (
-        "Predicted by physics; not measured: dirty rate: 10 s (at most 20 s), downtime 100 ms (at most 200 ms)" in text
+        "Predicted by physics; bounds are wide for want of how fast it dirties memory: 10 s (at most 20 s), "
+        "downtime 100 ms (at most 200 ms), 954 MiB (at most unbounded) sent, the guest slowed down by 10 % (at most 30 %)"
+        "; probability that it does not converge 0 % (at most 10 %)." in text
     )
 
 

@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from rebalancerd.cluster.decision import CommandKind
-from rebalancerd.cluster.migration import MigrationState, Progress
+from rebalancerd.cluster.migration import AbortCause, AbortOrder, MigrationState, Progress
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.record.planfile import document, parse_document
 from rebalancerd.serve.api import create_app
@@ -126,6 +127,57 @@ def test_watch_gives_progress_and_both_ends_predicted_and_estimated(world: Any, 
     assert row.predicted_end_at == build.NOW + 6
     assert row.estimated_end_at == build.NOW + 5
     assert [r.actual_seconds for r in seen.recent] == [9.0]
+
+
+def test_watch_puts_predictions_beside_what_runs_and_what_ended(world: Any, ask: Asking) -> None:
+    doubtful = replace(build.cost(), inputs_missing=("dirty",))
+    running = build.make_migration(
+        id="m-9",
+        state=MigrationState.RUNNING,
+        started_at=build.NOW - 26,
+        ended_at=None,
+        completion=None,
+        predicted=doubtful,
+    )
+    cut = build.make_migration(
+        id="m-2",
+        state=MigrationState.ABORTED,
+        abort=AbortOrder(cause=AbortCause.STALL, elapsed_seconds=8.0),
+    )
+    world.executor.running = [running]
+    world.ledger.records = [running, build.make_migration(), cut]
+
+    seen = Watch.model_validate(ask("GET", "watch")[1])
+
+    (row,) = seen.migrations
+    assert (row.elapsed_seconds, row.predicted_seconds, row.predicted_seconds_upper, row.late) == (
+        26.0,
+        10.0,
+        25.0,
+        True,
+    )
+    assert (row.predicted_by, row.inputs_missing) == ("physics", ("dirty",))
+    ended = {r.id: r for r in seen.recent}
+    done = ended["m-1"]
+    assert (done.predicted_downtime_seconds, done.predicted_downtime_seconds_upper) == (0.1, 0.3)
+    assert (done.predicted_bytes, done.predicted_bytes_upper) == (2e8, None), "an infinite bound is null"
+    assert (done.predicted_slowdown, done.predicted_slowdown_upper) == (0.0, 0.1)
+    assert (done.predicted_non_convergence, done.predicted_non_convergence_upper) == (0.0, 0.1)
+    assert (done.late, done.abort) == (False, None)
+    assert ended["m-2"].abort == "stall"
+
+
+def test_what_was_not_predicted_is_null(world: Any, ask: Asking) -> None:
+    world.ledger.records = [build.make_migration(predicted=None)]
+
+    (row,) = Watch.model_validate(ask("GET", "watch")[1]).recent
+
+    assert (row.predicted_by, row.predicted_seconds, row.predicted_non_convergence, row.late) == (
+        None,
+        None,
+        None,
+        False,
+    )
 
 
 def test_no_end_is_estimated_where_the_guest_dirties_faster_than_it_is_sent(world: Any, ask: Asking) -> None:
