@@ -112,6 +112,7 @@ def harvest(
     ] = None,
     lanes: Annotated[int, typer.Option("--lanes", min=1, max=4, help="Pairs of hosts that work in turn.")] = 2,
     host_cores: Annotated[float, typer.Option("--host-cores", min=0.2, help="CPU time of each host.")] = 0.9,
+    pairs: Annotated[bool, typer.Option("--pairs/--no-pairs", help="Two migrations at once too.")] = True,
     directory: DirectoryOption = Path("/var/tmp/rebalancerd-harvest"),  # noqa: S108 - made by root with mode 0700
 ) -> None:
     """Measure real migrations of many workloads, one row each: what was known before, and what came of it."""
@@ -130,6 +131,7 @@ def harvest(
             directory=directory / "lab",
             lanes=lanes,
             host_cores=host_cores,
+            pairs=pairs,
         )
         added = harvest(plan, talk)
     except (LabError, ValueError, OSError) as error:

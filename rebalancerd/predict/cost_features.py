@@ -31,6 +31,7 @@ FEATURES = (
     "log_dirty_ratio_first_period",
     "log_dirty_ratio_last_period",
     "log_switch_ratio",
+    "log_budget_ratio",
     "curvature",
     "curve_error",
 )
@@ -92,6 +93,7 @@ def features(physics: Physics, constants: Calibration) -> tuple[Floats, Calibrat
             np.log(np.maximum(first_rate, _FLOOR_BYTES)[row] / rate),
             np.log(np.maximum(last_rate, _FLOOR_BYTES)[row] / rate),
             np.where(measured[row], by_kind[:, 6], np.nan),
+            np.log(np.maximum(inputs.unique[:, 0], _FLOOR_BYTES)[row] / (rate * downtime)),
             np.where(measured & (last > 0), last_rate / np.maximum(first_rate, _FLOOR_BYTES), np.nan)[row],
             np.where(measured, inputs.error[at, last] / np.maximum(last_unique, 16 * _FLOOR_BYTES), np.nan)[row],
         )

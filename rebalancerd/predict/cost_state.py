@@ -5,16 +5,22 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from rebalancerd.predict.calibration import Calibration
 from rebalancerd.predict.cost_features import FEATURES
 
 REGRESSED = ("seconds", "downtime_seconds", "bytes", "slowdown")
 
 
 class CostState(TypedDict):
-    """The parts of a model. ``lows``, ``highs``: range of every feature, shape (F,)."""
+    """The parts of a model. ``lows``, ``highs``: range of every feature, shape (F,).
+
+    ``shares``: how much of each figure's correction is applied, 0 to 1, as it did best on rows it had not seen.
+    """
 
     features: list[str]
+    calibration: dict[str, float]
     regressors: dict[str, list[Any]]
+    shares: dict[str, float]
     spreads: dict[str, Any]
     quantiles: dict[str, float]
     classifiers: list[Any]
@@ -30,12 +36,15 @@ def check_state(state: Any) -> CostState:
     missing = sorted(set(CostState.__annotations__) - set(state))
     if missing:
         raise ValueError(f"the cost model has no {', '.join(missing)}")
-    if list(state["features"]) != list(FEATURES):
-        own, ours = set(map(str, state["features"])), set(FEATURES)
+    if not isinstance(state["features"], list) or list(state["features"]) != list(FEATURES):
+        own, ours = set(map(str, state["features"] or ())), set(FEATURES)
         unknown = ", ".join(sorted(own - ours)) or "none"
         lacking = ", ".join(sorted(ours - own)) or "none"
         raise ValueError(f"its features are not this version's: unknown {unknown}; not used {lacking}")
-    for name in ("regressors", "spreads", "quantiles"):
+    if not isinstance(state["calibration"], dict):
+        raise ValueError("the calibration is no table of constants")
+    Calibration.of(state["calibration"])
+    for name in ("regressors", "shares", "spreads", "quantiles"):
         table = state[name]
         if not isinstance(table, dict) or set(table) != set(REGRESSED):
             raise ValueError(f"{name} must be of {', '.join(REGRESSED)}")
@@ -48,7 +57,7 @@ def check_state(state: Any) -> CostState:
         bound = np.asarray(state[name], dtype=np.float64)
         if bound.shape != (len(FEATURES),) or np.isnan(bound).any():
             raise ValueError(f"{name} must be one figure for each feature")
-    figures = [*state["quantiles"].values(), state["chance_factor"]]
+    figures = [*state["quantiles"].values(), *state["shares"].values(), state["chance_factor"]]
     if not all(isinstance(f, float | int) and np.isfinite(f) and f >= 0 for f in figures):
-        raise ValueError("quantiles must be finite and not negative")
+        raise ValueError("quantiles, shares and chance_factor must be finite and not negative")
     return CostState(**{name: state[name] for name in CostState.__annotations__})  # type: ignore[typeddict-item]

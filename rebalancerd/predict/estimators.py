@@ -8,50 +8,76 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def regressors(seed: int) -> list[Any]:
-    """Regressors whose mean is the prediction; each takes NaN for what is not known."""
-    from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+def regressors(name: str, seed: int) -> list[Any]:
+    """Regressors of one figure, whose mean is the prediction; each takes NaN for what is not known."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVR
 
-    boosted = HistGradientBoostingRegressor(
-        loss="absolute_error",
-        max_iter=120,
-        learning_rate=0.06,
-        max_leaf_nodes=8,
-        min_samples_leaf=8,
-        l2_regularization=1.0,
-        max_features=0.5,
-        early_stopping=False,
-        random_state=seed,
-    )
-    averaged = ExtraTreesRegressor(n_estimators=100, min_samples_leaf=2, max_features=0.6, random_state=seed)
-    return [boosted, averaged]
+    if name == "slowdown":
+        return [
+            HistGradientBoostingRegressor(
+                loss="absolute_error",
+                max_iter=60,
+                learning_rate=0.05,
+                max_leaf_nodes=6,
+                min_samples_leaf=10,
+                l2_regularization=2.0,
+                max_features=0.5,
+                early_stopping=False,
+                random_state=seed,
+            )
+        ]
+    # smooth and flat far from the data: beyond it nothing is corrected but by a constant
+    return [
+        make_pipeline(
+            SimpleImputer(keep_empty_features=True), StandardScaler(), SVR(C=0.5, epsilon=0.02, gamma=0.02)
+        )
+    ]
 
 
 def spread_regressor(seed: int) -> Any:
     """Of how far off a prediction is: deliberately blunt."""
-    from sklearn.ensemble import ExtraTreesRegressor
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
-    return ExtraTreesRegressor(n_estimators=60, min_samples_leaf=10, max_features=0.6, random_state=seed)
+    return HistGradientBoostingRegressor(
+        max_iter=40,
+        learning_rate=0.05,
+        max_leaf_nodes=4,
+        min_samples_leaf=15,
+        l2_regularization=5.0,
+        max_features=0.5,
+        early_stopping=False,
+        random_state=seed,
+    )
 
 
 def classifiers(seed: int) -> list[Any]:
     """Of what does not converge; each takes NaN for what is not known."""
-    from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     boosted = HistGradientBoostingClassifier(
         max_iter=60,
-        learning_rate=0.06,
-        max_leaf_nodes=6,
+        learning_rate=0.05,
+        max_leaf_nodes=5,
         min_samples_leaf=8,
         l2_regularization=2.0,
         max_features=0.5,
         early_stopping=False,
         random_state=seed,
     )
-    averaged = ExtraTreesClassifier(n_estimators=100, min_samples_leaf=3, max_features=0.6, random_state=seed)
-    return [boosted, averaged]
+    plain = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), LogisticRegression(C=0.3))
+    return [boosted, plain]
 
 
 def fit(model: Any, found: Floats, target: Floats, weights: Floats) -> Any:
-    """Fit with weights; returns the model."""
-    return model.fit(found, target, sample_weight=weights)
+    """Fit with weights, those of a pipeline to its last step; returns the model."""
+    steps = getattr(model, "steps", None)
+    name = "sample_weight" if steps is None else f"{steps[-1][0]}__sample_weight"
+    return model.fit(found, target, **{name: weights})

@@ -1,10 +1,10 @@
-"""LearnedCost: physics corrected by what real migrations took, with bounds calibrated on migrations it had not seen.
+"""LearnedCost: a simulated pre-copy whose constants were fitted to real migrations, corrected by what they really took.
 
-For duration, downtime and bytes it predicts log(actual ÷ physics), for the guest's slowdown the share itself, each as the
-mean of a few scikit-learn regressors over the same features; a second regressor predicts how far off that usually is,
-and conformal calibration (Lei et al. 2018, "Distribution-free predictive inference for regression") turns it into an
-upper bound. A classifier predicts P(does not converge). Where an input is unknown, or unlike anything it was trained
-on, its bounds are never below those of physics.
+Three layers: the constants of the simulation (``calibration``); regressors of log(actual ÷ simulated) for duration,
+downtime and bytes, and of the guest's slowdown itself; and upper bounds by conformal calibration on migrations the rest
+had not seen (Lei et al. 2018, "Distribution-free predictive inference for regression"), scaled by a regressor of how far
+off the prediction usually is. A classifier predicts P(does not converge). Where an input is unknown, or unlike anything
+the model was trained on, its bounds are never below those of physics.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rebalancerd.cluster.cost import Candidate
 from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.predict.calibration import Calibrated, Calibration
 from rebalancerd.predict.cost import MISSING, Physics
 from rebalancerd.predict.cost_columns import Column, CostColumns
 from rebalancerd.predict.cost_features import FEATURES, features
@@ -24,8 +25,11 @@ from rebalancerd.predict.cost_state import CostState, check_state
 from rebalancerd.predict.settings import PredictSettings
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 UNLIKE = "like_training"  # named in inputs_missing where a feature lies outside what the model was trained on
-RATIO_MOST = 3.0  # no correction by more than e³: beyond that something else is wrong, and the bound says so
+CORRECTION_MOST = 1.5  # log; a larger correction says that something else is wrong, and the bound is to say so
+WIDENING_MOST = 3.0  # log
+LEAST_SPREAD = 0.02
 
 
 class LearnedCost:
@@ -37,6 +41,7 @@ class LearnedCost:
         self.state: dict[str, Any] = dict(state)
         self.model_id = model_id
         self._state, self._settings = state, settings
+        self._constants = Calibration.of(state["calibration"])
 
     @classmethod
     def of_state(cls, state: dict[str, Any], model_id: str, settings: PredictSettings) -> "LearnedCost":
@@ -53,68 +58,81 @@ class LearnedCost:
 
     def _predict(self, inputs: CostInputs) -> CostColumns:
         physics = Physics(inputs, self._settings)
-        base, found = physics.columns(), features(physics)
+        found, base = features(physics, self._constants)
         unlike = inputs.known & _unlike(found, self._state["lows"], self._state["highs"])
         missing = np.column_stack((physics.missing(), unlike))
         doubtful = missing.any(axis=1)
-        columns = {name: self._corrected(name, base, found, doubtful) for name in ("seconds", "downtime_seconds", "bytes")}
+        # simulated at seven levels: asked only where their bounds are needed
+        cautious = physics.columns() if doubtful.any() else None
+        columns = {
+            name: _cautious(column, getattr(cautious, name) if cautious is not None else None, doubtful, inputs.known)
+            for name, column in self._columns(found, base, physics.kind).items()
+        }
+        columns["seconds"] = _lifted(columns["seconds"], columns["downtime_seconds"])
         return CostColumns(
-            seconds=_lifted(columns["seconds"], columns["downtime_seconds"]),
-            downtime_seconds=columns["downtime_seconds"],
-            bytes=columns["bytes"],
-            slowdown=self._slowdown(base, found, doubtful),
-            non_convergence=self._non_convergence(base, found, doubtful),
+            **columns,
             basis=np.where(inputs.known, 1, 0).astype(np.int8),
             bases=("physics", self.model_id),
             missing=missing,
             missing_names=(*MISSING, UNLIKE),
         )
 
-    def _corrected(self, name: str, base: CostColumns, found: Floats, doubtful: NDArray[np.bool_]) -> Column:
-        physics: Column = getattr(base, name)
-        ratio = np.clip(_mean(self._state["regressors"][name], found), -RATIO_MOST, RATIO_MOST)
-        spread = _spread(self._state["spreads"][name], found)
-        with np.errstate(invalid="ignore"):
-            value = physics.value * np.exp(ratio)
-            upper = value * np.exp(np.minimum(RATIO_MOST, self._state["quantiles"][name] * spread))
-        return _within(value, upper, physics, doubtful)
-
-    def _slowdown(self, base: CostColumns, found: Floats, doubtful: NDArray[np.bool_]) -> Column:
-        value = np.clip(_mean(self._state["regressors"]["slowdown"], found), 0.0, 1.0)
-        spread = _spread(self._state["spreads"]["slowdown"], found)
-        upper = np.clip(value + self._state["quantiles"]["slowdown"] * spread, 0.0, 1.0)
-        return _within(value, upper, base.slowdown, doubtful)
-
-    def _non_convergence(self, base: CostColumns, found: Floats, doubtful: NDArray[np.bool_]) -> Column:
-        chances = np.mean([c.predict_proba(found)[:, 1] for c in self._state["classifiers"]], axis=0)
-        value = np.clip(chances, 0.001, 0.999)
-        upper = np.clip(chances * self._state["chance_factor"], 0.002, 1.0)
-        return _within(value, upper, base.non_convergence, doubtful)
+    def _columns(self, found: Floats, base: Calibrated, kind: NDArray[np.intp]) -> dict[str, Column]:
+        """Every figure as the model has it, whatever is doubtful."""
+        made: dict[str, Column] = {}
+        for name in ("seconds", "downtime_seconds", "bytes"):
+            ratio = self._state["shares"][name] * mean_of(self._state["regressors"][name], found)
+            ratio = np.clip(ratio, -CORRECTION_MOST, CORRECTION_MOST)
+            value = getattr(base, name)[kind] * np.exp(ratio)
+            width = self._state["quantiles"][name] * spread_of(self._state["spreads"][name], found)
+            made[name] = Column.of(value, value * np.exp(np.minimum(WIDENING_MOST, width)))
+        value = np.clip(mean_of(self._state["regressors"]["slowdown"], found), 0.0, 1.0)
+        width = self._state["quantiles"]["slowdown"] * spread_of(self._state["spreads"]["slowdown"], found)
+        made["slowdown"] = Column.of(value, np.clip(value + width, 0.0, 1.0))
+        chance = chance_of(self._state["classifiers"], found)
+        made["non_convergence"] = Column.of(chance, lifted_chance(chance, self._state["chance_factor"]))
+        return made
 
 
-def _mean(regressors: Sequence[Any], found: Floats) -> Floats:
+def mean_of(regressors: Sequence[Any], found: Floats) -> Floats:
+    """Mean prediction, shape (N,)."""
     total: Floats = np.mean([r.predict(found) for r in regressors], axis=0)
     return total
 
 
-def _spread(regressor: Any, found: Floats) -> Floats:
+def spread_of(regressor: Any, found: Floats) -> Floats:
     """How far off the prediction usually is; a floor keeps a lucky neighbourhood from promising too much."""
-    return np.maximum(np.asarray(regressor.predict(found), dtype=np.float64), 0.02)
+    return np.maximum(np.asarray(regressor.predict(found), dtype=np.float64), LEAST_SPREAD)
 
 
-def _unlike(found: Floats, lows: Floats, highs: Floats) -> NDArray[np.bool_]:
+def chance_of(classifiers: Sequence[Any], found: Floats) -> Floats:
+    """P(does not converge), shape (N,), never quite sure."""
+    chances = np.mean([c.predict_proba(found)[:, 1] for c in classifiers], axis=0)
+    clipped: Floats = np.clip(chances, 0.001, 0.999)
+    return clipped
+
+
+def lifted_chance(chance: Floats, factor: float) -> Floats:
+    """Upper bound of a chance p: its odds times ``factor``."""
+    odds = chance / (1 - chance) * factor
+    lifted: Floats = np.clip(odds / (1 + odds), 0.002, 1.0)
+    return lifted
+
+
+def _unlike(found: Floats, lows: Floats, highs: Floats) -> Bools:
     """Whether any known feature lies outside the training data's range."""
     with np.errstate(invalid="ignore"):
-        outside: NDArray[np.bool_] = ((found < lows) | (found > highs)).any(axis=1)
+        outside: Bools = ((found < lows) | (found > highs)).any(axis=1)
     return outside
 
 
-def _within(value: Floats, upper: Floats, physics: Column, doubtful: NDArray[np.bool_]) -> Column:
-    """The column; a doubtful row's bound is not below that of physics, and a row of which nothing is known stays so."""
-    nothing = ~np.isfinite(physics.upper) | ~np.isfinite(value)
-    value = np.where(nothing, physics.value, value)
-    upper = np.where(nothing, physics.upper, np.where(doubtful, np.maximum(upper, physics.upper), upper))
-    return Column.of(value, upper)
+def _cautious(column: Column, physics: Column | None, doubtful: Bools, known: Bools) -> Column:
+    """A doubtful row's bound is not below that of physics; of a VM that is not there nothing is known."""
+    if physics is None:
+        return column
+    value = np.where(known, column.value, physics.value)
+    upper = np.where(doubtful, np.maximum(column.upper, physics.upper), column.upper)
+    return Column.of(value, np.where(known, upper, physics.upper))
 
 
 def _lifted(seconds: Column, downtime: Column) -> Column:

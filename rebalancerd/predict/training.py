@@ -1,10 +1,10 @@
 """Training of the cost model on migrations that have ended: the shipped ones, and a cluster's own.
 
-Everything that is promised of a bound is calibrated on rows that the regressors behind it had not seen: each group
-(a family of workloads in shipped data, a stretch of time in a cluster's own) is predicted by a model of the others.
+Everything that is promised of a bound is calibrated on rows that the parts behind it had not seen: each group (a family
+of workloads in shipped data, a stretch of time in a cluster's own) is predicted by a model of the others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebalancerd.cluster.labelled import LabelledMigration
+from rebalancerd.predict.calibration import Calibration, Measured, fit_calibration
 from rebalancerd.predict.cost import Physics
-from rebalancerd.predict.cost_columns import CostColumns
 from rebalancerd.predict.cost_features import FEATURES, features
 from rebalancerd.predict.cost_inputs import CostInputs
 from rebalancerd.predict.cost_state import REGRESSED, CostState
 from rebalancerd.predict.dataset import sound
 from rebalancerd.predict.estimators import classifiers, fit, regressors, spread_regressor
-from rebalancerd.predict.learned import LearnedCost
+from rebalancerd.predict.learned import LEAST_SPREAD, LearnedCost, chance_of, mean_of, spread_of
 from rebalancerd.predict.likeness import likeness
+from rebalancerd.predict.scoring import CHANCE_LIMIT, CostScore, score_cost
 from rebalancerd.predict.settings import PredictSettings
 
 Floats = NDArray[np.float64]
@@ -28,24 +29,43 @@ Bools = NDArray[np.bool_]
 
 LEAST_ROWS, LEAST_FAILING = 60, 8
 OWN_GROUPS = 5
-COVERAGE = 0.92  # of the bounds on unseen groups; a little above the 90 % that is promised
-CHANCE_LIMIT = 0.3  # where a planner by default stops admitting
-CHANCE_MISSED = 0.02  # share of unseen runs that never ended and may fall below that limit
+COVERAGE = 0.91  # of the bounds on unseen groups; a little above the 90 % that is promised
+CHANCE_MISSED = 0.02  # share of unseen runs that never ended and may fall below CHANCE_LIMIT
 DISTURBED_WEIGHT = 0.3
+CONCURRENT_WEIGHT = 0.6  # what one of two takes depends on the other, which nobody knows before
 OWN_WEIGHT = 3.0
-BAD_ERROR = 0.25
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+REFIT_ITERATIONS = 300  # of constants that start from those of all rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows as arrays, shape (N,): weights, groups, outcome, and what was told of each figure (NaN: nothing)."""
+
+    rows: list[LabelledMigration]
+    physics: Physics
+    weights: Floats
+    groups: NDArray[np.int64]
+    succeeded: Bools
+    told: dict[str, Floats]
+
+    def measured(self) -> Measured:
+        """For the fit of the constants."""
+        return Measured(
+            succeeded=self.succeeded,
+            seconds=self.told["seconds"],
+            downtime_seconds=self.told["downtime_seconds"],
+            bytes=self.told["bytes"],
+            weights=self.weights,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Rows as arrays: features (N, F), weights, groups, and for each regressed figure its target (NaN: not told)."""
+    """Features (N, F) under some constants, and each figure's target."""
 
     found: Floats
-    weights: Floats
-    groups: NDArray[np.int64]
-    succeeded: Bools
     targets: dict[str, Floats]
-    scales: dict[str, Floats]
 
 
 def train_cost(
@@ -60,102 +80,155 @@ def train_cost(
 
     Rows that cannot be (``dataset.sound``) are left out. Raises ValueError if too few are left to learn from.
     """
-    table = _table([r for r in rows if sound(r) is None], [r for r in own if sound(r) is None], settings)
-    if len(table.weights) < LEAST_ROWS:
-        raise ValueError(f"{len(table.weights)} usable rows: {LEAST_ROWS} are needed to learn from")
-    if (~table.succeeded).sum() < LEAST_FAILING:
-        raise ValueError(f"{(~table.succeeded).sum()} rows that did not converge: {LEAST_FAILING} are needed")
-    fitted: dict[str, Any] = {"regressors": {}, "spreads": {}, "quantiles": {}}
+    shipped, own = ([r for r in part if sound(r) is None] for part in (rows, own))
+    failing = sum(not r.succeeded for r in (*shipped, *own))
+    if len(shipped) + len(own) < LEAST_ROWS:
+        raise ValueError(f"{len(shipped) + len(own)} usable rows: {LEAST_ROWS} are needed to learn from")
+    if failing < LEAST_FAILING:
+        raise ValueError(f"{failing} rows that did not converge: {LEAST_FAILING} are needed")
+    every = _rows(shipped, own, settings)
+    constants = fit_calibration(every.physics, every.measured())
+    every = _weighted(every, constants, len(shipped))
+    if own:
+        constants = fit_calibration(every.physics, every.measured(), constants)
+    table = _table(every, constants)
+    unseen = _unseen_tables(every, constants, settings)
+    parts: dict[str, dict[str, Any]] = {"regressors": {}, "shares": {}, "spreads": {}, "quantiles": {}}
     for name in REGRESSED:
-        models, spread, quantile = _fit_figure(table, name, seed)
-        fitted["regressors"][name], fitted["spreads"][name], fitted["quantiles"][name] = models, spread, quantile
-    chance, factor = _fit_chance(table, seed)
-    lows = np.where(np.isnan(table.found), np.inf, table.found).min(axis=0)
-    highs = np.where(np.isnan(table.found), -np.inf, table.found).max(axis=0)
+        fitted = _fit_figure(every, table, unseen, name, seed)
+        for part, value in zip(parts, fitted, strict=True):
+            parts[part][name] = value
+    chance, factor = _fit_chance(every, table, unseen, seed)
     state = CostState(
         features=list(FEATURES),
-        regressors=fitted["regressors"],
-        spreads=fitted["spreads"],
-        quantiles=fitted["quantiles"],
+        calibration=constants.values(),
+        regressors=parts["regressors"],
+        shares=parts["shares"],
+        spreads=parts["spreads"],
+        quantiles=parts["quantiles"],
         classifiers=chance,
         chance_factor=factor,
-        lows=lows,
-        highs=highs,
+        lows=np.where(np.isnan(table.found), np.inf, table.found).min(axis=0),
+        highs=np.where(np.isnan(table.found), -np.inf, table.found).max(axis=0),
     )
     return LearnedCost(state, model_id or f"cost-{seed}", settings)
 
 
-def _table(shipped: list[LabelledMigration], own: list[LabelledMigration], settings: PredictSettings) -> _Table:
+def _physics(rows: Sequence[LabelledMigration], settings: PredictSettings) -> Physics:
+    return Physics(CostInputs.of_facts([r.facts for r in rows], [r.deadline_seconds for r in rows]), settings)
+
+
+def _rows(shipped: list[LabelledMigration], own: list[LabelledMigration], settings: PredictSettings) -> _Rows:
     rows = [*shipped, *own]
-    inputs = CostInputs.of_facts([r.facts for r in rows], [r.deadline_seconds for r in rows])
-    physics = Physics(inputs, settings)
-    base, found = physics.columns(), features(physics)
     succeeded = np.array([r.succeeded for r in rows], dtype=np.bool_)
     names = sorted({r.family for r in shipped})
     groups = [names.index(r.family) for r in shipped]
     groups += [len(names) + i * OWN_GROUPS // max(1, len(own)) for i in range(len(own))]
     weights = np.array([DISTURBED_WEIGHT if r.disturbed else 1.0 for r in rows])
-    weights[: len(shipped)] *= likeness(found[: len(shipped)], found[len(shipped) :])
+    weights *= [CONCURRENT_WEIGHT if r.concurrent > 1 else 1.0 for r in rows]
     weights[len(shipped) :] *= OWN_WEIGHT
-    targets, scales = {}, {}
+    told = {
+        name: np.array([np.nan if (v := getattr(r, name)) is None or not r.succeeded else float(v) for r in rows])
+        for name in REGRESSED
+    }
+    return _Rows(rows, _physics(rows, settings), weights, np.array(groups, dtype=np.int64), succeeded, told)
+
+
+def _weighted(every: _Rows, constants: Calibration, shipped: int) -> _Rows:
+    """The rows with the shipped ones weighted by likeness to the own."""
+    found, _ = features(every.physics, constants)
+    weights = every.weights.copy()
+    weights[:shipped] *= likeness(found[:shipped], found[shipped:])
+    return _Rows(every.rows, every.physics, weights, every.groups, every.succeeded, every.told)
+
+
+def _table(every: _Rows, constants: Calibration) -> _Table:
+    found, base = features(every.physics, constants)
+    kind = every.physics.kind
+    targets = {}
     for name in REGRESSED:
-        told = np.array([np.nan if (v := getattr(r, name)) is None else float(v) for r in rows])
-        told[~succeeded] = np.nan
         if name == "slowdown":
-            targets[name], scales[name] = told, np.ones(len(rows))
+            targets[name] = every.told[name]
             continue
-        scale = getattr(base, name).value
         with np.errstate(divide="ignore", invalid="ignore"):
-            target = np.log(told / scale)
-        target[~np.isfinite(target)] = np.nan
-        targets[name], scales[name] = target, scale
-    return _Table(found, weights, np.array(groups, dtype=np.int64), succeeded, targets, scales)
+            target = np.log(every.told[name] / getattr(base, name)[kind])
+        targets[name] = np.where(np.isfinite(target), target, np.nan)
+    return _Table(found, targets)
 
 
-def _fit_figure(table: _Table, name: str, seed: int) -> tuple[list[Any], Any, float]:
-    """Regressors on everything, a regressor of how far off they are, and the quantile that makes it a bound."""
+def _unseen_tables(every: _Rows, constants: Calibration, settings: PredictSettings) -> dict[int, _Table]:
+    """For every group the whole table under constants fitted without that group."""
+    tables = {}
+    for group in np.unique(every.groups):
+        kept = np.flatnonzero(every.groups != group)
+        refitted = constants
+        if len(kept):
+            measured = every.measured()
+            part = Measured(
+                succeeded=measured.succeeded[kept],
+                seconds=measured.seconds[kept],
+                downtime_seconds=measured.downtime_seconds[kept],
+                bytes=measured.bytes[kept],
+                weights=measured.weights[kept],
+            )
+            rows = [every.rows[i] for i in kept]
+            refitted = fit_calibration(_physics(rows, settings), part, constants, iterations=REFIT_ITERATIONS)
+        tables[int(group)] = _table(every, refitted)
+    return tables
+
+
+def _fit_figure(
+    every: _Rows, table: _Table, unseen: dict[int, _Table], name: str, seed: int
+) -> tuple[list[Any], float, Any, float]:
+    """Regressors on everything, the share of them that is applied, a regressor of how far off, the bound's quantile."""
     told = np.isfinite(table.targets[name])
-    found, target = table.found[told], table.targets[name][told]
-    weights, groups = table.weights[told], table.groups[told]
-    unseen = np.full(len(target), np.nan)
-    for group in np.unique(groups):
-        out = groups == group
-        if out.all():
-            unseen[out] = target[out].mean()
-            continue
-        models = [fit(m, found[~out], target[~out], weights[~out]) for m in regressors(seed)]
-        unseen[out] = np.mean([m.predict(found[out]) for m in models], axis=0)
-    off = target - unseen
-    spread = fit(spread_regressor(seed), found, np.abs(off), weights)
-    unseen_spread = np.empty(len(target))
-    for group in np.unique(groups):
-        out = groups == group
-        if out.all():
-            unseen_spread[out] = np.abs(off).mean()
-            continue
-        unseen_spread[out] = fit(spread_regressor(seed), found[~out], np.abs(off[~out]), weights[~out]).predict(found[out])
-    scaled = off / np.maximum(unseen_spread, 0.02)
-    quantile = max(0.0, _weighted_quantile(scaled, weights, COVERAGE))
-    final = [fit(m, found, target, weights) for m in regressors(seed)]
-    return final, spread, float(quantile)
+    correction, target = np.zeros(len(told)), np.full(len(told), np.nan)
+    for group, other in unseen.items():
+        out, kept = told & (every.groups == group), told & (every.groups != group)
+        target[out] = other.targets[name][out]
+        if kept.any() and out.any():
+            models = [
+                fit(m, other.found[kept], other.targets[name][kept], every.weights[kept]) for m in regressors(name, seed)
+            ]
+            correction[out] = mean_of(models, other.found[out])
+    share = 1.0 if name == "slowdown" else _best_share(target[told], correction[told], every.weights[told])
+    off = target - share * correction
+    far = np.abs(off)
+    scale = np.full(len(told), np.nan)
+    for group, other in unseen.items():
+        out, kept = told & (every.groups == group), told & (every.groups != group)
+        if out.any():
+            model = fit(spread_regressor(seed), other.found[kept], far[kept], every.weights[kept]) if kept.any() else None
+            scale[out] = LEAST_SPREAD if model is None else spread_of(model, other.found[out])
+    quantile = max(0.0, _weighted_quantile(off[told] / scale[told], every.weights[told], COVERAGE))
+    final = [fit(m, table.found[told], table.targets[name][told], every.weights[told]) for m in regressors(name, seed)]
+    spread = fit(spread_regressor(seed), table.found[told], far[told], every.weights[told])
+    return final, share, spread, float(quantile)
 
 
-def _fit_chance(table: _Table, seed: int) -> tuple[list[Any], float]:
-    """Classifiers of what never ends, and the factor that lifts their chances to an upper bound.
+def _best_share(target: Floats, correction: Floats, weights: Floats) -> float:
+    """How much of the correction leaves the least weighted absolute error on rows it was not fitted on."""
+    errors = [float(np.average(np.abs(target - share * correction), weights=weights)) for share in SHARES]
+    return SHARES[int(np.argmin(errors))]
+
+
+def _fit_chance(every: _Rows, table: _Table, unseen: dict[int, _Table], seed: int) -> tuple[list[Any], float]:
+    """Classifiers of what never ends, and the factor on its odds that makes an upper bound.
 
     The factor is such that of unseen runs that never ended all but ``CHANCE_MISSED`` come out above ``CHANCE_LIMIT``.
     """
-    failing = ~table.succeeded
-    unseen = np.full(len(failing), np.nan)
-    for group in np.unique(table.groups):
-        out = table.groups == group
-        if failing[~out].any() and not failing[~out].all():
-            models = [fit(m, table.found[~out], failing[~out], table.weights[~out]) for m in classifiers(seed)]
-            unseen[out] = np.mean([m.predict_proba(table.found[out])[:, 1] for m in models], axis=0)
-    chances = np.sort(unseen[failing & np.isfinite(unseen)])
-    missed = chances[int(CHANCE_MISSED * len(chances))] if len(chances) else CHANCE_LIMIT
-    factor = float(np.clip(CHANCE_LIMIT / max(missed, 1e-3) * 1.001, 1.0, 100.0))
-    return [fit(m, table.found, failing, table.weights) for m in classifiers(seed)], factor
+    failing = ~every.succeeded
+    chance = np.full(len(failing), np.nan)
+    for group, other in unseen.items():
+        out, kept = every.groups == group, every.groups != group
+        if failing[kept].any() and not failing[kept].all():
+            models = [fit(m, other.found[kept], failing[kept], every.weights[kept]) for m in classifiers(seed)]
+            chance[out] = chance_of(models, other.found[out])
+    seen = np.sort(chance[failing & np.isfinite(chance)])
+    missed = float(seen[int(CHANCE_MISSED * len(seen))]) if len(seen) else CHANCE_LIMIT
+    wanted = CHANCE_LIMIT / (1 - CHANCE_LIMIT)
+    factor = float(np.clip(1.001 * wanted * (1 - missed) / missed, 1.0, 1000.0))
+    return [fit(m, table.found, failing, every.weights) for m in classifiers(seed)], factor
 
 
 def _weighted_quantile(values: Floats, weights: Floats, share: float) -> float:
@@ -166,59 +239,4 @@ def _weighted_quantile(values: Floats, weights: Floats, share: float) -> float:
     return float(values[order][min(at, len(values) - 1)])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostScore:
-    """How predictions of total time and outcome fared on rows; shares and relative errors, None where nothing tells.
-
-    ``bad_share``: error of 25 % or more, or falsely said to converge. ``coverage90``: share within the upper bound.
-    ``false_converges``: share of the runs that never ended whose upper bound of that chance was below ``CHANCE_LIMIT``.
-    """
-
-    rows: int
-    total_time_median_ape: float | None
-    total_time_gmre: float | None
-    bad_share: float | None
-    coverage90: float | None
-    false_converges: float | None
-
-
-Predictor = Callable[[Sequence[Any], Sequence[float]], Any]
-
-
-def score_cost(predict: Predictor, rows: Sequence[LabelledMigration]) -> CostScore:
-    """Score a predictor (``predict_facts`` of a model) on rows it did not learn from."""
-    if not rows:
-        return CostScore(
-            rows=0,
-            total_time_median_ape=None,
-            total_time_gmre=None,
-            bad_share=None,
-            coverage90=None,
-            false_converges=None,
-        )
-    told: CostColumns = predict([r.facts for r in rows], [r.deadline_seconds for r in rows])
-    value, upper, chance = _arrays(told)
-    succeeded = np.array([r.succeeded for r in rows], dtype=np.bool_)
-    actual = np.array([np.nan if r.seconds is None else r.seconds for r in rows], dtype=np.float64)
-    timed = succeeded & np.isfinite(actual) & (actual > 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.where(timed, np.abs(value - actual) / actual, np.nan)
-    falsely = ~succeeded & (chance <= CHANCE_LIMIT)
-    errors = error[timed]
-    return CostScore(
-        rows=len(rows),
-        total_time_median_ape=float(np.median(errors)) if len(errors) else None,
-        total_time_gmre=float(np.exp(np.mean(np.log(np.maximum(errors, 1e-4))))) if len(errors) else None,
-        bad_share=float(np.mean(np.where(timed, error >= BAD_ERROR, falsely))),
-        coverage90=float(np.mean(actual[timed] <= upper[timed])) if len(errors) else None,
-        false_converges=float(falsely.sum() / (~succeeded).sum()) if (~succeeded).any() else None,
-    )
-
-
-def _arrays(told: Any) -> tuple[Floats, Floats, Floats]:
-    """Seconds, their bound and the bound of non-convergence of any sequence of costs."""
-    if isinstance(told, CostColumns):
-        return told.seconds.value, told.seconds.upper, told.non_convergence.upper
-    rows = [(c.seconds.value, c.seconds.upper, c.non_convergence.upper) for c in told]
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    return table[:, 0], table[:, 1], table[:, 2]
+__all__ = ["CHANCE_LIMIT", "CostScore", "score_cost", "train_cost"]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from rebalancerd.lab.harvest.families import Family
-from rebalancerd.lab.harvest.setting import MEMORY_MIB, Setting, draw_setting
+from rebalancerd.lab.harvest.families import Family, Range
+from rebalancerd.lab.harvest.setting import ANY_INTENSITY, MEMORY_MIB, Setting, draw_setting
 
 REPEATS = 4
-REPEATED, ONCE = 2, 3  # settings of a block
-PAIR_EVERY = 1  # blocks; a pair gives two rows
+REPEATED, ONCE = 2, 4  # settings of a block; a pair of guests, which gives two rows, comes on top
+# what is repeated should end, for it tells how far apart identical migrations are; what is not may well not
+CALM: Range = (0.0, 0.8)
+HARD: Range = (1.0, math.inf)
+HARD_SHARE = 0.7
+MOST_PAIRED_MIB = 512  # two of them must fit a host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +47,11 @@ class Block:
         return max(item.guests for item in self.items)
 
 
-def blocks(seed: int, families: tuple[Family, ...]) -> Iterator[Block]:
-    """Blocks without end. Each is drawn from the seed and its own number alone, so that any part can be done anew."""
+def blocks(seed: int, families: tuple[Family, ...], *, pairs: bool = True) -> Iterator[Block]:
+    """Blocks without end. Each is drawn from the seed and its own number alone, so that any part can be done anew.
+
+    ``pairs``: whether two migrations at once are among them.
+    """
     number = 0
     while True:
         random = Random(f"{seed}/{number}")  # noqa: S311 - a reproducible draw, no secret
@@ -51,11 +59,13 @@ def blocks(seed: int, families: tuple[Family, ...]) -> Iterator[Block]:
         items = []
         for at in range(REPEATED + ONCE + 1):
             guests = 2 if at == REPEATED + ONCE else 1
-            if guests == 2 and number % PAIR_EVERY:
-                continue
-            setting = draw_setting(random, families, min(memory, 512) if guests == 2 else memory, guests=guests)
+            within = CALM if at < REPEATED else HARD if random.random() < HARD_SHARE else ANY_INTENSITY
+            size = min(memory, MOST_PAIRED_MIB) if guests == 2 else memory
+            setting = draw_setting(random, families, size, guests=guests, within=within)
             repeats = REPEATS if at < REPEATED else 1
             items.append(Item(key=f"s{seed}-b{number:03d}-{at}", setting=setting, repeats=repeats))
+        if not pairs:
+            items = [item for item in items if item.guests == 1]
         yield from _split(number, memory, items)
         number += 1
 

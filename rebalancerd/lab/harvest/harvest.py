@@ -37,6 +37,7 @@ class HarvestPlan:
         directory: of the lab.
         lanes: pairs of hosts; one measures its guest while another's migrates.
         host_cores: CPU time of each host.
+        pairs: whether two migrations at once on one link are among them.
     """
 
     out: Path
@@ -46,6 +47,7 @@ class HarvestPlan:
     directory: Path
     lanes: int = 2
     host_cores: float = 0.9
+    pairs: bool = True
 
 
 def harvest(plan: HarvestPlan, tell: Callable[[str], None]) -> int:
@@ -90,7 +92,8 @@ def _run_lanes(
             tell=tell,
         )
         # which lane does a block follows from its number alone
-        mine = (block for block in blocks(plan.seed, plan.families) if block.number % plan.lanes == number)
+        every = blocks(plan.seed, plan.families, pairs=plan.pairs)
+        mine = (block for block in every if block.number % plan.lanes == number)
         lane.run(mine, read, probe, write)
 
     try:

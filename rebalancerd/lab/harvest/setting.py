@@ -14,6 +14,7 @@ MIB = 1024**2
 MEMORY_MIB = (128, 192, 256, 384, 512, 512, 640, 768, 768, 1024)
 LINK_MBIT: Range = (100.0, 8000.0)
 FIRST_COPY_SECONDS: Range = (1.0, 8.0)
+ANY_INTENSITY: Range = (0.0, math.inf)
 BASE_RESIDENT_MIB = 50.0  # what a lab guest holds before its working set
 DOWNTIME_SECONDS: Range = (0.05, 0.5)
 CAP_SHARE: Range = (0.3, 0.95)
@@ -65,11 +66,18 @@ def _between(random: Random, span: Range) -> float:
     return _log_between(random, low, high) if low > 0 else random.uniform(low, high)
 
 
-def draw_load(random: Random, family: Family, memory_mib: int, rate_mib_per_second: float) -> Load:
-    """A load of that family for a guest of that memory, its dirty rate a multiple of ``rate_mib_per_second``."""
+def draw_load(
+    random: Random, family: Family, memory_mib: int, rate_mib_per_second: float, within: Range = ANY_INTENSITY
+) -> Load:
+    """A load of that family for a guest of that memory, its dirty rate a multiple of ``rate_mib_per_second``.
+
+    ``within``: part of the family's intensities to draw from; a family that has none there keeps its own.
+    """
     room = memory_mib - GUEST_OVERHEAD_MIB
     working_set = max(1.0, room * _between(random, family.working_set_share))
     cpu = random.uniform(*family.cpu_percent)
+    low, high = max(family.intensity[0], within[0]), min(family.intensity[1], within[1])
+    intensity = (low, high) if low <= high else family.intensity
 
     def phase(seconds: float, intensity: Range, order: str) -> Phase:
         rate = min(family.most_mib_per_second, rate_mib_per_second * _between(random, intensity))
@@ -82,14 +90,21 @@ def draw_load(random: Random, family: Family, memory_mib: int, rate_mib_per_seco
         )
 
     if family.on_seconds is None or family.off_seconds is None:
-        return Load(family=family.name, phases=(phase(3600.0, family.intensity, family.order),))
-    on = phase(_between(random, family.on_seconds), family.intensity, family.order)
+        return Load(family=family.name, phases=(phase(3600.0, intensity, family.order),))
+    on = phase(_between(random, family.on_seconds), intensity, family.order)
     off = phase(_between(random, family.off_seconds), family.off_intensity, family.off_order or family.order)
     return Load(family=family.name, phases=(on, off))
 
 
-def draw_setting(random: Random, families: tuple[Family, ...], memory_mib: int, *, guests: int = 1) -> Setting:
-    """A setting for guests of that memory; each guest's family is drawn by weight.
+def draw_setting(
+    random: Random,
+    families: tuple[Family, ...],
+    memory_mib: int,
+    *,
+    guests: int = 1,
+    within: Range = ANY_INTENSITY,
+) -> Setting:
+    """A setting for guests of that memory; each guest's family is drawn by weight, its intensity ``within`` a range.
 
     The link is drawn so that a first copy takes ``FIRST_COPY_SECONDS``: small guests on slow links, large on fast ones.
     """
@@ -103,7 +118,7 @@ def draw_setting(random: Random, families: tuple[Family, ...], memory_mib: int, 
     if random.random() < 0.4:
         bandwidth = max(4, round(carried_mib * _between(random, CAP_SHARE) / guests))
     rate = min(carried_mib / guests, bandwidth or math.inf)
-    loads = tuple(draw_load(random, family, memory_mib, rate) for family in chosen)
+    loads = tuple(draw_load(random, family, memory_mib, rate, within) for family in chosen)
     parallel = random.choice((2, 4)) if random.random() < 0.15 else 0
     first_copy = about_bytes / guests / MIB / rate
     deadline = min(DEADLINE_SECONDS[1], max(DEADLINE_SECONDS[0], DEADLINE_COPIES * first_copy + DEADLINE_MARGIN_SECONDS))
