@@ -18,10 +18,12 @@ from rebalancerd.cli import (
     explain,
     history,
     lab,
+    models,
     pause,
     plan,
     run,
     status,
+    train,
     version,
     watch,
 )
@@ -73,6 +75,8 @@ app.command("run", rich_help_panel=SET_UP)(run.run)
 app.command("agent", rich_help_panel=SET_UP)(agent.agent)
 app.command("doctor", rich_help_panel=SET_UP)(doctor.doctor)
 app.add_typer(config.app, name="config", rich_help_panel=SET_UP)
+app.add_typer(models.app, name="models", rich_help_panel=SET_UP)
+app.add_typer(train.app, name="train", rich_help_panel=SET_UP)
 app.add_typer(lab.app, name="lab", rich_help_panel=SET_UP)
 app.command("demo", rich_help_panel=SET_UP)(demo_command.demo)
 app.command("version", rich_help_panel=SET_UP)(version.version)

@@ -6,11 +6,11 @@ OK = 0
 ERROR = 1
 USAGE = 2
 PLAN_NOT_EMPTY = 10
-NOT_THERE = 75  # EX_TEMPFAIL of sysexits.h: no daemon answers, or it is not the one that acts
+NOT_THERE = 75  # EX_TEMPFAIL of sysexits.h: no daemon answers, it is not the one that acts, or another one is at it
 
 EPILOG = (
     "Exit codes: 0 done; 1 error; 2 wrong usage; 10 plan not empty (plan --detailed-exitcode); "
-    "75 no daemon answers, or it is not the one that acts."
+    "75 no daemon answers, it is not the one that acts, or another training runs."
 )
 
 
