@@ -1,7 +1,7 @@
 """The daemon: the only place where the rooms are put together, and the ticks that drive them.
 
-Ticks (APScheduler): sample, probe, decide, housekeep; each at most once at a time, so that a hung one is skipped and
-never stops the others. Running migrations are watched by a thread of their own. The watchdog is fed by finished decide
+Ticks (APScheduler): sample, probe, decide, judge, housekeep; each at most once at a time, so that a hung one is skipped
+and never stops the others. Trainings begin on a schedule, but never here. Running migrations are watched by a thread of their own. The watchdog is fed by finished decide
 cycles only. SIGTERM starts nothing more, leaves running migrations to libvirt (they are peer to peer) and exits, even
 where a call to a host hangs.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor as SchedulerPool
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
 
 from rebalancerd import __version__
 from rebalancerd import config as configuration
@@ -36,11 +37,14 @@ from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
 from rebalancerd.ports import HypervisorWrite, LedgerUnavailableError
-from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.demand import PersistenceDemand
+from rebalancerd.predict.keeper import PHYSICS, ModelKeeper
+from rebalancerd.predict.store import ModelStore
 from rebalancerd.record.file_lease import FileLease
+from rebalancerd.record.labelled import labelled_migrations
 from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.serve.sd_notify import Notifier
+from rebalancerd.trainer import Trainer
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +53,8 @@ STOP_PATIENCE_SECONDS = 3.0
 THREADS_PATIENCE_SECONDS = 1.0
 ADOPT_PATIENCE_SECONDS = 120.0
 RETENTION_SECONDS = 90 * 86400.0
+JUDGED_SECONDS = 60 * 86400.0  # older migrations say nothing of a model today
+TRAINING_GRACE_SECONDS = 6 * 3600.0
 # sections of the configuration that SIGHUP takes over; every other key needs a restart
 RELOADABLE = frozenset({"mode", "plan", "guard", "i_accept_the_risk"})
 
@@ -87,6 +93,13 @@ def build_observer(cfg: Config, ports: Ports, clock: SystemClock, directory: Pat
     )
 
 
+def build_models(cfg: Config, clock: SystemClock) -> ModelKeeper:
+    """The model of what migrations cost: the best one that loads, else physics."""
+    models = ModelKeeper(ModelStore(cfg.models_dir), cfg.predict_settings(), cfg.model_settings(), clock.wall)
+    models.refresh()
+    return models
+
+
 def loop_settings(cfg: Config) -> LoopSettings:
     """Mode and limits of a configuration."""
     unknown = cfg.observe_settings().unknown_share_max
@@ -112,11 +125,13 @@ class Daemon:
         self.ledger = SqlLedger(cfg.ledger_url, self.clock)
         self.ports = build_ports(cfg, self.clock)
         self.observer = build_observer(cfg, self.ports, self.clock, state / "history")
+        self.models = build_models(cfg, self.clock)
+        self.trainer = Trainer(self.models.store, config_path, self.clock.wall)
         self.executor = self._build_executor(self.ports.write)
         self.loop = Loop(
             observer=self.observer,
             demand=PersistenceDemand(cfg.predict_settings()),
-            costs=PhysicsCost(cfg.predict_settings()),
+            costs=self.models.costs,
             ledger=self.ledger,
             clock=self.clock,
             settings=loop_settings(cfg),
@@ -181,12 +196,17 @@ class Daemon:
             ("sample", ticks.sample, self.observer.sample),
             ("probe", ticks.probe, self.probe),
             ("decide", ticks.decide, self.decide),
+            ("judge", ticks.judge, self.judge),
             ("housekeep", ticks.housekeep, self.housekeep),
         )
         for name, seconds, work in jobs:
             if name == "probe" and self.ports.probe is None:
                 continue
             scheduler.add_job(_guarded(name, work), "interval", seconds=seconds, id=name, name=name)
+        if self.config.models.train and self.config.models.cost != PHYSICS:
+            when = CronTrigger.from_crontab(self.config.models.train, timezone=self.config.guard.timezone)
+            begin = _guarded("train", self.trainer.begin)
+            scheduler.add_job(begin, when, id="train", name="train", misfire_grace_time=int(TRAINING_GRACE_SECONDS))
         return scheduler
 
     def probe(self) -> None:
@@ -209,6 +229,14 @@ class Daemon:
             f"{record.mode} · {len(record.hosts)} hosts · {record.moving} moving · last: {record.reason}"
         )
         self._notifier.cycle_finished()
+
+    def judge(self) -> None:
+        """Take over a newly trained model, and hold the one in use against the migrations that have ended."""
+        self.trainer.look()
+        self.models.refresh()
+        if self.models.state().id is not None:
+            past = labelled_migrations(self.ledger, since=self.clock.wall() - JUDGED_SECONDS)
+            self.models.watch((item.row, item.predicted) for item in past.rows)
 
     def housekeep(self) -> None:
         """Prune old cycles from the ledger and flush history."""
@@ -304,6 +332,7 @@ class Daemon:
             return
         self._closed = True
         ports = {"write": self.ports.write, "probe": self.ports.probe, "read": self.ports.read}
+        _within(STOP_PATIENCE_SECONDS, training=self.trainer.stop)
         _within(STOP_PATIENCE_SECONDS, **{name: port.close for name, port in ports.items() if port is not None})
         _within(STOP_PATIENCE_SECONDS, history=self.observer.close if sampling_ended else self.observer.flush)
         _within(STOP_PATIENCE_SECONDS, ledger=self.ledger.close)
@@ -377,7 +406,7 @@ def standalone_plan(cfg: Config, seconds: float, directory: Path) -> Plan:
     loop = Loop(
         observer=observer,
         demand=PersistenceDemand(cfg.predict_settings()),
-        costs=PhysicsCost(cfg.predict_settings()),
+        costs=build_models(cfg, clock).costs,
         ledger=ledger,
         clock=clock,
         settings=replace(settings, mode=Mode.RECOMMEND),
@@ -395,4 +424,13 @@ def standalone_plan(cfg: Config, seconds: float, directory: Path) -> Plan:
         observer.close()
 
 
-__all__ = ["Daemon", "Ports", "build_observer", "build_ports", "end_process", "loop_settings", "standalone_plan"]
+__all__ = [
+    "Daemon",
+    "Ports",
+    "build_models",
+    "build_observer",
+    "build_ports",
+    "end_process",
+    "loop_settings",
+    "standalone_plan",
+]

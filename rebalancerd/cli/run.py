@@ -54,6 +54,7 @@ def _serve(daemon: "Daemon") -> "Servers":
         cycle_seconds=cfg.ticks.decide,
         reload_error=lambda: daemon.reload_error,
         pause_file=daemon.pause_reason,
+        model=daemon.models.state,
     )
     control = Control(
         loop=daemon.loop,

@@ -11,7 +11,7 @@ from rebalancerd.cli.output import Output, emit_json, plain, say, show, table
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from rebalancerd.serve.schemas import HostRow, Status
+    from rebalancerd.serve.schemas import HostRow, ModelRow, Status
 
 SHOWN_HOSTS = 12
 HEALTH_STYLE = {"HEALTH_OK": "bold green", "HEALTH_WARN": "bold yellow", "HEALTH_ERR": "bold red"}
@@ -78,10 +78,27 @@ def _print_doing(seen: "Status") -> None:
         left = seen.plan.expires_at - seen.now
         life = f"expires in {span(left)}" if left > 0 else "expired"
         say(f"plan         {seen.plan.id}, {counted(seen.plan.steps, 'step')}, {life}{waits}: {seen.plan.why}")
+    if seen.model is not None:
+        say(f"cost model   {model_words(seen.model)}")
     if seen.drained:
         say(f"drained      {', '.join(seen.drained)}")
     for note in seen.guard_notes[:3]:
         say(f"guard        {note}")
+
+
+def model_words(model: "ModelRow") -> str:
+    """Who predicts what migrations cost, and how well."""
+    from rebalancerd.serve.wording import counted, share
+
+    if model.id is None:
+        return f"physics: {model.reason}"
+    who = f"{model.id} ({model.source})"
+    if model.error is not None and model.physics_error is not None:
+        errors = f"off by a factor of {model.error:.2f}, physics by {model.physics_error:.2f}"
+        judged = f"{errors}, bounds held in {share(model.coverage)} of {counted(model.rows, 'migration')}"
+    else:
+        judged = "no migration to judge it by yet"
+    return f"{who}, {judged}" if model.trusted else f"physics; {who} is not trusted: {model.reason}"
 
 
 def host_table(hosts: "list[HostRow]") -> object:

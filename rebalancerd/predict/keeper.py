@@ -146,15 +146,16 @@ class ModelKeeper:
         assert seat.artefact is not None
         self._drift, self._noted = Drift(), seat.trust
         self.costs.swap(seat)
-        event = "model_loaded" if before is None else "model_promoted"
-        log.info(
-            event,
-            model=seat.artefact.id,
-            source=seat.source,
-            trusted=seat.trust.trusted,
-            reason=seat.trust.reason,
-            before=before.id if before is not None else None,
-        )
+        told = {
+            "model": seat.artefact.id,
+            "source": seat.source,
+            "trusted": seat.trust.trusted,
+            "reason": seat.trust.reason,
+        }
+        if before is None:
+            log.info("model_loaded", **told)
+        else:
+            log.info("model_promoted", **told, before=before.id)
 
     # judging
 
@@ -181,8 +182,10 @@ class ModelKeeper:
         """Log and write down a verdict that is new."""
         if trust == self._noted:
             return
-        event = "model_trusted_again" if trust.trusted else "model_demoted"
-        log.warning(event, model=model_id, reason=trust.reason)
+        if trust.trusted:
+            log.warning("model_trusted_again", model=model_id, reason=trust.reason)
+        else:
+            log.warning("model_demoted", model=model_id, reason=trust.reason)
         try:
             self.store.note_trust(model_id, trust)
         except OSError as error:

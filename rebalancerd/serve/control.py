@@ -21,6 +21,7 @@ from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.loop import LoopSettings, LoopView
 from rebalancerd.ports import Clock, HostError, Lease, Ledger, LedgerUnavailableError
+from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve import health, rows
 from rebalancerd.serve.problem import ProblemError, did_you_mean
 from rebalancerd.serve.schemas import Check, History, MigrationRow, Ping, PlanBrief, Status, Watch
@@ -74,7 +75,10 @@ class Acting(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What the daemon knows of itself. ``pause_file``: why its file pauses it, None if it does not."""
+    """What the daemon knows of itself. ``pause_file``: why its file pauses it, None if it does not.
+
+    ``model``: who predicts what migrations cost.
+    """
 
     hosts: tuple[str, ...]
     controller: str
@@ -82,6 +86,7 @@ class Surroundings:
     cycle_seconds: float = 60.0
     reload_error: Callable[[], str | None] = lambda: None
     pause_file: Callable[[], str | None] = lambda: None
+    model: Callable[[], ModelState | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ class Control:
         now, view, told = self.clock.wall(), self.loop.view, self.remembered()
         found = self._checks(now, told)
         record = view.record if view is not None else None
-        paused = told.operator.paused
+        paused, model = told.operator.paused, self.about.model()
         return Status(
             version=__version__,
             health=health.verdict(found),
@@ -158,6 +163,7 @@ class Control:
             moving_limit=self.loop.settings.guard.per_cluster,
             cycle=rows.cycle_row(record) if record is not None else None,
             plan=self._plan_brief(view, told.operator),
+            model=rows.model_row(model) if model is not None else None,
             paused=rows.pause_of(paused) if paused is not None else None,
             drained=tuple(sorted(told.operator.drained)),
             guard_notes=told.memory.describe(),
@@ -285,6 +291,7 @@ class Control:
                 reload_error=self.about.reload_error(),
                 lease_held=self.lease is None or self.lease.held(),
                 cycle_seconds=self.about.cycle_seconds,
+                model=self.about.model(),
             )
         )
 

@@ -10,6 +10,7 @@ from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, Migr
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve.schemas import Check
 
 OK: Literal["HEALTH_OK"] = "HEALTH_OK"
@@ -94,11 +95,12 @@ class Facts:
     reload_error: str | None = None
     lease_held: bool = True
     cycle_seconds: float = 60.0
+    model: ModelState | None = None
 
 
 def checks(facts: Facts) -> tuple[Check, ...]:
     """Every condition that holds, errors first, each code and subject once."""
-    found = [*_of_daemon(facts), *_of_cycle(facts), *_of_hosts(facts), *_of_migrations(facts)]
+    found = [*_of_daemon(facts), *_of_model(facts), *_of_cycle(facts), *_of_hosts(facts), *_of_migrations(facts)]
     unique = {(c.code, c.subject): c for c in reversed(found)}
     return tuple(sorted(unique.values(), key=lambda c: (c.severity != "err", c.code, c.subject or "")))
 
@@ -134,6 +136,27 @@ def _of_daemon(facts: Facts) -> list[Check]:
     if facts.breaker_open is not None:
         hint = _FROM_REFUSALS[Code.BREAKER_OPEN][2]
         found.append(_check(HealthCode.BREAKER_OPEN, "err", facts.breaker_open, hint))
+    return found
+
+
+def _of_model(facts: Facts) -> list[Check]:
+    """A learned model is wanted, and there is none, it lost its trust, or a better one was refused."""
+    model = facts.model
+    if model is None or not model.wanted or (model.trusted and not model.problems):
+        return []
+    refused = "; ".join(model.problems[:3])
+    if model.id is None:
+        message = f"physics predicts what migrations cost: {refused or model.reason}"
+        hint = "see `rebalancerd models verify`; bounds are wider until a model can be used"
+        return [_check(HealthCode.MODEL_UNTRUSTED, "warn", message, hint)]
+    found = []
+    if not model.trusted:
+        message = f"physics predicts what migrations cost, for {model.id} is not trusted: {model.reason}"
+        hint = "nothing to do: it is used again once it is right, or when a training promotes a better one"
+        found.append(_check(HealthCode.MODEL_UNTRUSTED, "warn", message, hint, model.id))
+    if refused:
+        hint = "see `rebalancerd models verify`; the next training makes a new one"
+        found.append(_check(HealthCode.MODEL_UNTRUSTED, "warn", f"a model was refused: {refused}", hint))
     return found
 
 

@@ -13,6 +13,7 @@ from rebalancerd import __version__
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.migration import OPEN_STATES, MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import Mode
+from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve.schemas import Check
 
 log = structlog.get_logger(__name__)
@@ -117,6 +118,28 @@ class Metrics:
             "1: a learned model is in use and trusted; 0: physics alone.",
             registry=registry,
         )
+        self._model = Gauge(
+            "rebalancerd_model_info",
+            "1 for the learned model that is seated, trusted or not.",
+            ["model", "source"],
+            registry=registry,
+        )
+        self._model_error = Gauge(
+            "rebalancerd_model_error_ratio",
+            "Typical factor between predicted and actual duration of the newest migrations; 1 is perfect.",
+            ["predictor"],
+            registry=registry,
+        )
+        self._model_coverage = Gauge(
+            "rebalancerd_model_bound_coverage",
+            "Share of the newest migrations within the model's upper bound; 0.9 is promised.",
+            ["model"],
+            registry=registry,
+        )
+        self._model_refused = Counter(
+            "rebalancerd_model_refusals", "Model files that were refused, by fault.", ["fault"], registry=registry
+        )
+        self._refused_so_far: dict[str, int] = {}
         self._lease = Gauge("rebalancerd_lease_held", "1: this daemon is the one that acts.", registry=registry)
         self._breaker = Gauge("rebalancerd_breaker_open", "1: too many migrations failed.", registry=registry)
         self._paused = Gauge("rebalancerd_paused", "1: an operator paused the daemon.", registry=registry)
@@ -214,7 +237,6 @@ class Metrics:
         breaker_open: bool,
         paused: bool,
         reload_ok: bool,
-        model_trusted: bool = False,
         plan_steps: int = 0,
         checks: Collection[Check] = (),
     ) -> None:
@@ -224,11 +246,27 @@ class Metrics:
             self._breaker.set(breaker_open)
             self._paused.set(paused)
             self._reload.set(reload_ok)
-            self._trusted.set(model_trusted)
             self._plan_steps.set(plan_steps)
             self._checks.clear()
             for check in checks:
                 self._checks.labels(code=check.code, severity=check.severity).set(1)
+
+    def observe_model(self, state: ModelState) -> None:
+        """Show who predicts what migrations cost, and how that goes."""
+        with self._lock:
+            self._trusted.set(state.trusted)
+            for gauge in (self._model, self._model_error, self._model_coverage):
+                gauge.clear()
+            if state.id is not None:
+                self._model.labels(model=state.id, source=state.source).set(1)
+                if state.drift.coverage is not None:
+                    self._model_coverage.labels(model=state.id).set(state.drift.coverage)
+            for predictor, error in (("model", state.drift.model_error), ("physics", state.drift.physics_error)):
+                if error is not None:
+                    self._model_error.labels(predictor=predictor).set(error)
+            for fault, count in state.refused:
+                self._model_refused.labels(fault=fault).inc(count - self._refused_so_far.get(fault, 0))
+                self._refused_so_far[fault] = count
 
 
 def ratios(record: MigrationRecord) -> list[tuple[str, float]]:

@@ -8,7 +8,8 @@ from rebalancerd.cluster.decision import Command, CycleRecord, HostPressure
 from rebalancerd.cluster.migration import MigrationRecord, Progress
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.snapshot import Snapshot
-from rebalancerd.serve.schemas import CycleRow, HostRow, MigrationRow, Pause, PlanBrief
+from rebalancerd.predict.keeper import ModelState
+from rebalancerd.serve.schemas import CycleRow, HostRow, MigrationRow, ModelRow, Pause, PlanBrief
 
 
 def finite(value: float | None) -> float | None:
@@ -132,6 +133,25 @@ def plan_brief(plan: Plan, *, awaits_approval: bool) -> PlanBrief:
         created_at=plan.created_at,
         expires_at=plan.expires_at,
         awaits_approval=awaits_approval and not plan.is_empty,
+    )
+
+
+def model_row(state: ModelState) -> ModelRow:
+    """The cost model in use."""
+    return ModelRow(
+        basis=state.basis,
+        wanted=state.wanted,
+        trusted=state.trusted,
+        reason=state.reason,
+        since=state.since,
+        id=state.id,
+        source=state.source,
+        trained_at=finite(state.trained_at),
+        rows=state.drift.bounded,
+        error=finite(state.drift.model_error),
+        physics_error=finite(state.drift.physics_error),
+        coverage=finite(state.drift.coverage),
+        problems=state.problems,
     )
 
 

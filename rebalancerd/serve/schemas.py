@@ -128,6 +128,30 @@ class PlanBrief(Part):
     awaits_approval: bool = False
 
 
+class ModelRow(Part):
+    """Who predicts what migrations cost. ``basis``: "physics", or the id of a model that is trusted.
+
+    ``id``, ``source``: the model that is seated, trusted or not, and whether it is this cluster's own or shipped.
+    ``since``: when ``trusted`` became what it is. ``rows``: migrations it was judged by; ``error``, ``physics_error``: typical
+    factor between predicted and actual duration, 1 is perfect; ``coverage``: share of migrations within their upper bound.
+    ``problems``: model files that were refused.
+    """
+
+    basis: str
+    wanted: bool
+    trusted: bool
+    reason: str
+    since: float
+    id: str | None = None
+    source: str = ""
+    trained_at: float | None = None
+    rows: int = 0
+    error: float | None = None
+    physics_error: float | None = None
+    coverage: float | None = None
+    problems: tuple[str, ...] = ()
+
+
 class Pause(Part):
     """Why nothing is started, who said so, and until when (null: until resumed)."""
 
@@ -154,6 +178,7 @@ class Status(Answer):
     moving_limit: int
     cycle: CycleRow | None = None
     plan: PlanBrief | None = None
+    model: ModelRow | None = None
     paused: Pause | None = None
     drained: tuple[str, ...] = ()
     guard_notes: tuple[str, ...] = ()

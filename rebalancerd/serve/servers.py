@@ -67,6 +67,9 @@ class Servers:
             recent = ()
         self.metrics.observe_ledger(recent, since=control.about.started_at)
         self.metrics.observe_open(control.open_migrations())
+        model = control.about.model()
+        if model is not None:
+            self.metrics.observe_model(model)
         view = control.loop.view
         self.metrics.observe_state(
             lease_held=control.lease is None or control.lease.held(),

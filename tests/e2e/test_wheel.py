@@ -1,5 +1,6 @@
 """The built wheel: it carries models, configuration, units and the schema of the ledger, and it runs on its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def test_wheel_carries_what_is_not_python(wheel: Path) -> None:
     assert "rebalancerd/_models/README.md" in names
     assert "rebalancerd/_config/rebalancerd.toml" in names
     assert "rebalancerd/_systemd/rebalancerd.service" in names
+    assert "rebalancerd/_systemd/rebalancerd-train.path" in names
     assert any(n.startswith("rebalancerd/record/alembic/versions/") and n.endswith(".py") for n in names)
     assert "rebalancerd/lab/guest/workload.c" in names
     assert not any(n.startswith("tests/") for n in names)
@@ -85,3 +87,21 @@ def test_installed_wheel_makes_its_ledger(installed: Path, tmp_path: Path) -> No
     assert made.returncode == 0, made.stderr
     assert made.stdout.strip() == "0"
     assert (tmp_path / "ledger.sqlite").stat().st_size > 0
+
+
+def test_installed_wheel_finds_its_models(installed: Path, tmp_path: Path) -> None:
+    """Those in the wheel, not those of some checkout."""
+    listed = run(
+        installed, tmp_path, "rebalancerd", "models", "list", "--output", "json", "--config", str(_config(tmp_path))
+    )
+
+    assert listed.returncode == 0, listed.stderr
+    (_, shipped) = json.loads(listed.stdout)["directories"]
+    assert Path(shipped).is_relative_to(installed) and Path(shipped).name == "_models"
+
+
+def _config(directory: Path) -> Path:
+    file = directory / "c.toml"
+    hosts = '[[hosts]]\nname = "h1"\nuri = "qemu+ssh://h1/system"\n'
+    file.write_text(f'state_dir = "{directory}/state"\n{hosts}')
+    return file

@@ -8,8 +8,12 @@ import pytest
 
 from rebalancerd.cluster.decision import CommandKind
 from rebalancerd.cluster.migration import MigrationState, Progress
+from rebalancerd.predict.drift import Drift
+from rebalancerd.predict.keeper import ModelState
 from rebalancerd.record.planfile import read_plan
 from tests.unit.serve import serve_world as build
+
+JUDGED = Drift(rows=20, bounded=20, covered=18, model_error=1.2, physics_error=1.5)
 
 
 def is_tame(text: str) -> bool:
@@ -32,6 +36,30 @@ def test_status_is_short_and_says_what_matters(run: Any) -> None:
     ):
         assert word in done.out
     assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        (ModelState(reason="models.cost is physics", wanted=False), "cost model   physics: models.cost is physics"),
+        (
+            ModelState(basis="cost-1", id="cost-1", source="shipped", trusted=True),
+            "cost model   cost-1 (shipped), no migration to judge it by yet",
+        ),
+        (
+            ModelState(basis="cost-1", id="cost-1", source="own", trusted=True, drift=JUDGED),
+            "cost model   cost-1 (own), off by a factor of 1.20, physics by 1.50, bounds held in 90 % of 20 migrations",
+        ),
+        (
+            ModelState(id="cost-1", source="own", reason="clearly worse", drift=JUDGED),
+            "cost model   physics; cost-1 (own) is not trusted: clearly worse",
+        ),
+    ],
+)
+def test_status_names_the_cost_model(run: Any, world: build.World, model: ModelState, line: str) -> None:
+    world.model = model
+
+    assert line in run("status").out.splitlines()
 
 
 def test_status_shows_the_loudest_hosts_of_many(run: Any, world: build.World) -> None:

@@ -89,6 +89,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     opened = functools.partial(ModelStore, shipped=made.shipped, rebuild=models.rebuild, features=models.FEATURES)
     monkeypatch.setattr(stores, "ModelStore", opened)
     monkeypatch.setattr(retraining, "retrain", functools.partial(retraining.retrain, train=Trainer()))
+    monkeypatch.setattr("rebalancerd.cli.train.log_to_stderr", lambda: None)  # it is for a process of its own
     monkeypatch.delenv("REBALANCERD_OUTPUT", raising=False)
     return made
 

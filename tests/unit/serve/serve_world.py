@@ -27,6 +27,7 @@ from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.ports import LedgerUnavailableError
+from rebalancerd.predict.keeper import ModelState
 from rebalancerd.record import rows, schema
 from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.serve.control import Control, Surroundings
@@ -296,6 +297,7 @@ class World:
         self.loop = FakeLoop(view, SimpleNamespace(mode=mode, guard=GuardSettings()), plan)
         self.pause_file: str | None = None
         self.reload_error: str | None = None
+        self.model: ModelState | None = None
         self.control = Control(
             loop=self.loop,  # type: ignore[arg-type]
             ledger=self.ledger,  # type: ignore[arg-type]
@@ -306,6 +308,7 @@ class World:
                 started_at=NOW - 3600,
                 pause_file=lambda: self.pause_file,
                 reload_error=lambda: self.reload_error,
+                model=lambda: self.model,
             ),
             executor=self.executor,
         )

@@ -15,6 +15,8 @@ import pytest
 from rebalancerd.cluster.decision import CommandKind
 from rebalancerd.cluster.migration import AbortCause, AbortOrder, MigrationState, Progress
 from rebalancerd.cluster.policy import Mode
+from rebalancerd.predict.drift import Drift
+from rebalancerd.predict.keeper import ModelState
 from rebalancerd.record.planfile import document, parse_document
 from rebalancerd.serve.api import create_app
 from rebalancerd.serve.peer import Peer
@@ -103,6 +105,20 @@ def test_status_is_answered_before_the_first_cycle_and_without_a_ledger(world: A
     assert code == 200
     assert {c["code"] for c in body["checks"]} >= {"LEDGER_UNAVAILABLE"}
     assert [h["unusable"] for h in body["hosts"]] == ["not seen yet"] * 3
+
+
+def test_status_tells_who_predicts_costs(world: Any, ask: Asking) -> None:
+    assert ask("GET", "status")[1]["model"] is None
+    drift = Drift(rows=20, bounded=20, covered=18, model_error=1.2, physics_error=1.5)
+    world.model = ModelState(id="cost-1", source="own", reason="worse", since=5.0, drift=drift, problems=("x: absent",))
+
+    body = ask("GET", "status")[1]
+    told = Status.model_validate(body).model
+    assert told is not None
+    assert (told.basis, told.id, told.trusted, told.reason, told.since) == ("physics", "cost-1", False, "worse", 5.0)
+    assert (told.rows, told.error, told.physics_error, told.coverage) == (20, 1.2, 1.5, 0.9)
+    assert told.problems == ("x: absent",)
+    assert [c["severity"] for c in body["checks"] if c["code"] == "MODEL_UNTRUSTED"] == ["warn", "warn"]
 
 
 def test_watch_gives_progress_and_both_ends_predicted_and_estimated(world: Any, ask: Asking) -> None:

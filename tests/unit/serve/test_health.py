@@ -1,5 +1,6 @@
 """Health: a code for each condition, and how bad the whole is."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, about_cluster, about_host
 from rebalancerd.cluster.snapshot import InFlight
+from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve.health import Facts, checks, verdict
 from tests.unit.serve import serve_world as build
 
@@ -54,6 +56,31 @@ def test_no_room_for_a_drained_host_is_told_though_none_is_hot() -> None:
     cycle = build.make_cycle(hot_hosts=(), refusals=(about_host(Code.NO_DESTINATION, "h1", "1 VMs stay on h1"),))
 
     assert codes(cycle=cycle, snapshot=build.make_snapshot(hosts=hosts)) == {"NO_ROOM": "warn"}
+
+
+MODEL = ModelState(basis="cost-1", id="cost-1", source="own", trusted=True, reason="not judged yet")
+
+
+@pytest.mark.parametrize(
+    ("model", "part"),
+    [
+        (None, None),
+        (MODEL, None),
+        (ModelState(reason="models.cost is physics", wanted=False), None),
+        (ModelState(reason="no model was loaded", problems=("a.json: absent",)), "physics predicts .*: a.json: absent"),
+        (replace(MODEL, trusted=False, reason="worse"), "cost-1 is not trusted: worse"),
+        (replace(MODEL, problems=("b.skops: corrupt",)), "refused: b.skops: corrupt"),
+    ],
+)
+def test_a_learned_model_that_is_wanted_and_not_used(model: ModelState | None, part: str | None) -> None:
+    found = [c for c in checks(Facts(now=build.NOW, started_at=build.NOW, model=model)) if c.code == "MODEL_UNTRUSTED"]
+
+    if part is None:
+        assert found == []
+    else:
+        (check,) = found
+        assert check.severity == "warn" and check.hint
+        assert re.search(part, check.message)
 
 
 def test_the_hint_of_a_pause_names_what_ends_it() -> None:

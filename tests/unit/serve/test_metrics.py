@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rebalancerd.cluster.decision import Outcome
 from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.cluster.refusal import Code, about_cluster
+from rebalancerd.predict.drift import Drift
+from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve.metrics import Metrics, serve_metrics
 from rebalancerd.serve.schemas import Check
 from tests.unit.serve import serve_world as build
@@ -113,6 +115,30 @@ def test_state_gauges() -> None:
     assert value(metrics, "rebalancerd_config_reload_success") == 0
     assert value(metrics, "rebalancerd_model_trusted") == 0
     assert value(metrics, "rebalancerd_health_check", code="PAUSED", severity="warn") == 1
+
+
+def test_the_cost_model() -> None:
+    """Which one, whether it is trusted, how it fares; refusals only grow, and a model that is gone leaves no series."""
+    metrics = Metrics()
+    drift = Drift(rows=20, bounded=20, covered=18, model_error=1.2, physics_error=1.5)
+    seated = ModelState(basis="cost-1", id="cost-1", source="own", trusted=True, drift=drift, refused=(("corrupt", 2),))
+    metrics.observe_model(seated)
+    metrics.observe_model(seated)
+
+    assert value(metrics, "rebalancerd_model_trusted") == 1
+    assert value(metrics, "rebalancerd_model_info", model="cost-1", source="own") == 1
+    assert value(metrics, "rebalancerd_model_error_ratio", predictor="model") == 1.2
+    assert value(metrics, "rebalancerd_model_error_ratio", predictor="physics") == 1.5
+    assert value(metrics, "rebalancerd_model_bound_coverage", model="cost-1") == 0.9
+    assert value(metrics, "rebalancerd_model_refusals_total", fault="corrupt") == 2
+
+    metrics.observe_model(ModelState(refused=(("absent", 1), ("corrupt", 3))))
+    assert value(metrics, "rebalancerd_model_trusted") == 0
+    assert value(metrics, "rebalancerd_model_info", model="cost-1", source="own") is None
+    assert value(metrics, "rebalancerd_model_bound_coverage", model="cost-1") is None
+    assert value(metrics, "rebalancerd_model_error_ratio", predictor="model") is None
+    assert value(metrics, "rebalancerd_model_refusals_total", fault="corrupt") == 3
+    assert value(metrics, "rebalancerd_model_refusals_total", fault="absent") == 1
 
 
 def test_a_scrape_over_http_names_no_vm() -> None:
