@@ -6,12 +6,15 @@ the predictions that were noted when it was saved (within ``TOLERANCE``, relativ
 """
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from rebalancerd.cluster.cost import MigrationCost
 from rebalancerd.cluster.known import MigrationFacts
@@ -90,11 +93,9 @@ def save(
     ``golden``: facts and deadlines (seconds) whose predictions are noted. Raises ValueError where they are not finite or
     the state holds what ``load`` would refuse, OSError.
     """
-    from zipfile import ZIP_DEFLATED
-
     import skops.io
 
-    raw = skops.io.dumps(model.state, compression=ZIP_DEFLATED, compresslevel=6)
+    raw = _canonical(skops.io.dumps(model.state))
     if len(raw) > artefact_audit.MAX_FILE_BYTES:
         raise ValueError(
             f"the model takes {len(raw)} bytes, more than the {artefact_audit.MAX_FILE_BYTES} that are loaded"
@@ -130,6 +131,30 @@ def save(
     write_durably(directory / f"{manifest.id}.skops", raw)
     write_durably(directory / f"{manifest.id}.json", text.encode())
     return manifest
+
+
+def _canonical(raw: bytes) -> bytes:
+    """The same file, compressed, with its objects numbered as they come and no times in it: equal models, equal bytes."""
+    numbers: dict[int, int] = {}
+    with ZipFile(BytesIO(raw)) as archive:
+        arrays = {name: archive.read(name) for name in archive.namelist() if name != artefact_audit.SCHEMA}
+        schema = json.loads(archive.read(artefact_audit.SCHEMA))
+    left = [schema]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            if isinstance(item.get("__id__"), int):
+                item["__id__"] = numbers.setdefault(item["__id__"], len(numbers) + 1)
+            if isinstance(item.get("file"), str) and item["file"] in arrays:
+                item["file"] = f"{numbers.setdefault(int(Path(item['file']).stem), len(numbers) + 1)}.npy"
+        left.extend(reversed(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()))
+    members = {f"{numbers[int(Path(name).stem)]}.npy": content for name, content in arrays.items()}
+    members[artefact_audit.SCHEMA] = json.dumps(schema, separators=(",", ":")).encode()
+    made = BytesIO()
+    with ZipFile(made, "w", ZIP_DEFLATED, compresslevel=6) as archive:
+        for name in sorted(members):
+            archive.writestr(ZipInfo(name, (1980, 1, 1, 0, 0, 0)), members[name], ZIP_DEFLATED, 6)
+    return made.getvalue()
 
 
 def load(path: Path, *, settings: PredictSettings, rebuild: Rebuild, features: Sequence[str]) -> Artefact:

@@ -104,8 +104,8 @@ class ModelStore:
         self._rebuild, self._features = rebuild, features
 
     def data_files(self) -> tuple[Path, ...]:
-        """The shipped migrations, CSV files."""
-        return tuple(sorted((self.shipped / "data").glob("*.csv")))
+        """The shipped migrations to learn from, CSV files; those that models are measured on are not among them."""
+        return tuple(sorted((self.shipped / "data").glob("cost-train*.csv")))
 
     def champion(self) -> Champion | None:
         """What training promoted last; None if it never did. Raises ArtefactError if the file cannot be read."""

@@ -117,7 +117,7 @@ def test_it_starts_with_a_broken_artefact_and_goes_on_with_physics(
 
 
 def test_the_failure_of_a_model_is_a_health_condition(store: ModelStore, begin: Callable[..., Daemon]) -> None:
-    own, shipped = promote(store), save(store.shipped).id
+    own, shipped = promote(store), save(store.shipped, models.model(1.05)).id
     (store.own / f"{own}.skops").write_bytes(b"")
     daemon = begin()
 
@@ -137,7 +137,7 @@ def test_a_configuration_that_wants_physics_is_no_health_condition(
 
 
 def test_a_promoted_model_is_taken_over_without_a_restart(store: ModelStore, begin: Callable[..., Daemon]) -> None:
-    shipped = save(store.shipped).id
+    shipped = save(store.shipped, models.model(1.05)).id
     daemon = begin()
     assert daemon.models.state().basis == shipped
 
@@ -174,7 +174,7 @@ def test_a_drifted_cluster_demotes_the_model_and_the_verdict_survives(
 def test_a_ledger_that_is_away_costs_the_judging_only(
     store: ModelStore, begin: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shipped = save(store.shipped).id
+    shipped = save(store.shipped, models.model(1.05)).id
     daemon = begin()
     from rebalancerd.ports import LedgerUnavailableError
 
@@ -224,7 +224,7 @@ def test_a_plan_without_a_daemon_is_made_with_the_same_model(
 ) -> None:
     from rebalancerd import daemon as module
 
-    shipped = save(store.shipped).id
+    shipped = save(store.shipped, models.model(1.05)).id
     made: list[Any] = []
     real = module.build_models
     monkeypatch.setattr(module, "build_models", lambda *a: made.append(real(*a)) or made[-1])

@@ -54,7 +54,7 @@ class Place:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.run(*arguments, "--output", "json").out)
 
-    def data(self, text: str, name: str = "train.csv") -> Path:
+    def data(self, text: str, name: str = "cost-train.csv") -> Path:
         path = self.shipped / "data" / name
         path.write_text(text)
         return path
@@ -126,7 +126,7 @@ def test_without_models(place: Place) -> None:
 
 
 def test_list_names_own_and_shipped_ones_and_what_is_wrong(place: Place) -> None:
-    shipped, broken = save(place.shipped).id, promote(place.store, at=1000.0)
+    shipped, broken = save(place.shipped, models.model(1.05)).id, promote(place.store, at=1000.0)
     champion = promote(place.store, models.model(1.1), at=2000.0)
     (place.store.own / f"{broken}.skops").write_bytes(b"PK")
     place.store.note_training(LastTraining(at=3000.0, outcome="not_trained", why="7 migrations of this cluster"))
@@ -169,7 +169,7 @@ def test_a_model_that_is_not_there(place: Place, command: str) -> None:
 
 
 def test_verify_loads_and_names_file_and_fault(place: Place) -> None:
-    own, good = promote(place.store), save(place.shipped).id
+    own, good = promote(place.store), save(place.shipped, models.model(1.05)).id
     path = place.store.own / f"{own}.skops"
     assert place.run("models", "verify").code == 0
     path.write_bytes(path.read_bytes()[:-1])
@@ -187,6 +187,7 @@ def test_verify_loads_and_names_file_and_fault(place: Place) -> None:
 
 def test_training_promotes_and_says_so(place: Place) -> None:
     place.data(SHIPPED_HEADER + "".join(shipped_line(i) for i in range(20)))
+    place.data("what models are measured on is not learned from", "cost-test.csv")
     place.record(40)
     place.store.request_training()
     done = place.run("train", "cost")
@@ -265,7 +266,7 @@ def test_two_trainings_never_run_at_once(place: Place) -> None:
 def test_data_that_cannot_be_learned_from(place: Place, text: str, part: str) -> None:
     """The file, the line and what is wrong with it; and word of it is left for the daemon."""
     place.record(40)
-    path = place.data(text, "odd.csv")
+    path = place.data(text, "cost-train-odd.csv")
     done = place.run("train", "cost")
 
     assert done.code == 1
@@ -277,7 +278,7 @@ def test_data_that_cannot_be_learned_from(place: Place, text: str, part: str) ->
 
 
 def test_other_data_than_the_shipped(place: Place, tmp_path: Path) -> None:
-    place.data("broken", "broken.csv")
+    place.data("broken")
     mine = tmp_path / "mine.csv"
     mine.write_text(SHIPPED_HEADER + shipped_line(1))
     place.record(40)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Lasso, Ridge
 
 from rebalancerd.predict import artefact, artefact_audit
@@ -83,6 +84,21 @@ def test_what_was_saved_loads_and_predicts_the_same(tmp_path: Path) -> None:
         assert loaded.model.state["everything"][name].predict(column) == pytest.approx(estimator.predict(column))
     assert manifest.libraries["scikit-learn"] and manifest.rows == 24
     assert {p.name for p in tmp_path.iterdir()} == {f"{manifest.id}.json", f"{manifest.id}.skops"}
+
+
+def test_equal_models_are_equal_files(tmp_path: Path) -> None:
+    """Fitted twice from the same rows: the same id, so that what is shipped can be made again."""
+    made = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        part = HistGradientBoostingRegressor(max_iter=5, max_features=0.5, random_state=1)
+        rows = models.inputs([models.facts(i) for i in range(40)])
+        made.append(save(tmp_path / name, models.model(part=part.fit(rows, rows[:, 0]), shared=[rows, rows])))
+
+    assert made[0] == made[1]
+    again = load(tmp_path / "a", made[0]).model.state
+    assert again["shared"][0] is again["shared"][1]
+    assert again["part"].predict(rows) == pytest.approx(part.predict(rows))
 
 
 def test_the_golden_check_does_not_depend_on_this_clusters_settings(tmp_path: Path) -> None:

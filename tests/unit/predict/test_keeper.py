@@ -99,7 +99,7 @@ def test_without_any_model_physics_answers_and_says_why(store: ModelStore) -> No
 
 
 def test_the_shipped_model_then_the_clusters_own(store: ModelStore) -> None:
-    shipped = save(store.shipped).id
+    shipped = save(store.shipped, models.model(1.05)).id
     with capture_logs() as logs:
         made = keeper(store)
     assert (basis(made), made.state().source) == (shipped, "shipped")
@@ -114,7 +114,7 @@ def test_the_shipped_model_then_the_clusters_own(store: ModelStore) -> None:
 
 
 def test_the_configuration_may_ask_for_physics(store: ModelStore) -> None:
-    save(store.shipped)
+    save(store.shipped, models.model(1.05))
     made = keeper(store, cost="physics")
 
     assert basis(made) == "physics"
@@ -123,7 +123,7 @@ def test_the_configuration_may_ask_for_physics(store: ModelStore) -> None:
 
 
 def test_a_broken_champion_is_named_once_and_the_next_one_used(store: ModelStore) -> None:
-    shipped, old = save(store.shipped).id, promote(store, at=1000.0)
+    shipped, old = save(store.shipped, models.model(1.05)).id, promote(store, at=1000.0)
     broken = promote(store, models.model(1.1), at=2000.0)
     path = store.own / f"{broken}.skops"
     path.write_bytes(path.read_bytes()[:-7])
