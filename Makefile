@@ -37,7 +37,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help setup packages lab-packages test-packages demo test check lint bench wheel clean
+.PHONY: help setup packages lab-packages test-packages demo test check lint bench model lock wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -80,6 +80,9 @@ check: lint test ## what must be green in every commit
 
 bench: setup ## a benchmark: make bench NAME=cycle ARGS="--hosts 200 --vms 4000 --json cycle.json"
 	@$(AS_ROOT) $(BIN)/python -m tests.bench $(NAME) $(ARGS)
+
+model: setup ## train the shipped cost model on models/data/cost-train.csv
+	@$(BIN)/python -m rebalancerd.predict.publish
 
 lock: $(UV) ## pin all dependencies with hashes
 	@$(UV) pip compile --quiet --generate-hashes --all-extras --no-emit-index-url --no-annotate --no-header \

@@ -57,9 +57,8 @@ def config_text(lab: "Lab", directory: Path) -> str:
         "hold_rounds = 2",
         'cooldown = "10 min"',
         "",
-        # One round is enough at this downtime. QEMU's software emulation can lose a page that is written while its
-        # thread is held up at the end of a round (tests/qtest/migration-test.c: "TCG is touchy due to race conditions
-        # on dirty bits"), so the lab keeps the rounds few.
+        # One round is enough at this downtime, and QEMU before 9.0 loses pages in software emulation where it takes
+        # several (docs/benchmarks.md).
         "[act]",
         'downtime_start = "600 ms"',
         "downtime_steps = 1",

@@ -253,10 +253,9 @@ class Lab(Layout):
     def panicked(self, name: str) -> bool:
         """Whether the guest's kernel has ever panicked. Needs no libvirtd.
 
-        Software emulation can lose a page in a live migration: a guest thread that is held up between its check that the
-        page is marked dirty and its store writes after the page was sent (QEMU's tests/qtest/migration-test.c: "TCG is
-        touchy due to race conditions on dirty bits"). Seen on two busy cores: 2 of 40 migrations with several rounds of
-        pre-copy, 1 of about 90 with few.
+        QEMU before 9.0 loses pages in a live migration of several rounds in software emulation: it reads the dirty bits
+        without dropping the translations through which the guest writes on (docs/benchmarks.md). One round is nearly
+        always whole; guests with `GuestSpec.flush_ms` come through any number.
         """
         return any(console_panicked(self._console(host, name)) for host in self.hosts)
 

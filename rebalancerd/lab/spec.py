@@ -95,7 +95,8 @@ def check_phases(phases: tuple[Phase, ...], memory_mib: int) -> None:
 def encode_schedule(phases: tuple[Phase, ...], repeat: bool) -> str:
     """Write a schedule in the text form that the guest program reads (documented in guest/workload.c)."""
     rows = (
-        f"{p.seconds:g}:{p.cpu_percent:g}:{p.working_set_mib:g}:{p.dirty_mib_per_second:g}:{ORDERS[p.order]}" for p in phases
+        f"{p.seconds:g}:{p.cpu_percent:g}:{p.working_set_mib:g}:{p.dirty_mib_per_second:g}:{ORDERS[p.order]}"
+        for p in phases
     )
     return ("repeat;" if repeat else "") + ",".join(rows)
 

@@ -6,6 +6,8 @@ libvirt then rounds the rate down to whole MiB/s. Both set a floor under the sta
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint, DirtyReading
 from rebalancerd.cluster.units import GIB, MIB
@@ -14,11 +16,22 @@ SAMPLED_PAGES_PER_GIB = 512  # QEMU's default, migration/dirtyrate.h
 MOST_READINGS = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How readings come about: pages looked at in a guest (of that many bytes), and to what their rate is rounded."""
+
+    pages: Callable[[int], float]
+    rounded_bytes_per_second: float
+
+
+BY_LIBVIRT = Sampling(lambda memory: memory / GIB * SAMPLED_PAGES_PER_GIB, float(MIB))
+
+
 class DirtyPool:
     """Readings of the last ``keep_seconds`` by VM and period. Instants are epoch seconds. Not thread-safe."""
 
-    def __init__(self, keep_seconds: float) -> None:
-        self._keep = keep_seconds
+    def __init__(self, keep_seconds: float, sampling: Sampling = BY_LIBVIRT) -> None:
+        self._keep, self._sampling = keep_seconds, sampling
         self._readings: dict[str, list[DirtyReading]] = defaultdict(list)
 
     def add(self, uuid: str, reading: DirtyReading) -> None:
@@ -49,18 +62,20 @@ class DirtyPool:
         by_period: dict[float, list[float]] = defaultdict(list)
         for reading in fresh:
             by_period[reading.period_seconds].append(min(reading.unique_bytes, float(memory_bytes)))
-        points = tuple(_point(period, by_period[period], memory_bytes) for period in sorted(by_period))
+        points = tuple(
+            _point(period, by_period[period], memory_bytes, self._sampling) for period in sorted(by_period)
+        )
         return DirtyCurve(points=points, age_seconds=now - max(r.taken_at for r in fresh))
 
 
-def _point(period: float, values: list[float], memory_bytes: int) -> DirtyPoint:
+def _point(period: float, values: list[float], memory_bytes: int, how: Sampling) -> DirtyPoint:
     count = len(values)
     mean = math.fsum(values) / count
     spread = math.fsum((v - mean) ** 2 for v in values) / (count - 1) if count > 1 else 0.0
-    pages = max(1.0, memory_bytes / GIB * SAMPLED_PAGES_PER_GIB)
+    pages = max(1.0, how.pages(memory_bytes))
     share = min(1.0, max(mean / memory_bytes, 1.0 / (pages + 2)))  # no change among n pages is no proof of none
     sampling = share * (1.0 - share) / pages * float(memory_bytes) ** 2
-    rounding = (MIB * period) ** 2 / 12
+    rounding = (how.rounded_bytes_per_second * period) ** 2 / 12
     variance = max(spread, sampling + rounding) / count
     return DirtyPoint(
         period_seconds=period, unique_bytes=mean, standard_error_bytes=math.sqrt(variance), readings=count

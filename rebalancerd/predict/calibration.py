@@ -137,7 +137,7 @@ class Measured:
 
 
 def fit_calibration(
-    physics: Physics, told: Measured, start: Calibration | None = None, *, iterations: int = ITERATIONS
+    physics: Physics, told: Measured, start: Calibration | None = None, *, iterations: int | None = None
 ) -> Calibration:
     """The constants that fit rows best; deterministic. ``physics`` is of these very rows.
 
@@ -151,7 +151,13 @@ def fit_calibration(
             lambda point: _misfit(physics, told, _sane(point)),
             begin,
             method="Nelder-Mead",
-            options={"initial_simplex": simplex, "maxiter": iterations, "xatol": 1e-3, "fatol": 1e-5, "adaptive": True},
+            options={
+                "initial_simplex": simplex,
+                "maxiter": iterations or ITERATIONS,
+                "xatol": 1e-3,
+                "fatol": 1e-5,
+                "adaptive": True,
+            },
         )
         return float(done.fun), done.x
 

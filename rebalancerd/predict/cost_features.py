@@ -23,20 +23,26 @@ FEATURES = (
     "vm_cpu_cores",
     "vm_steal_cores",
     "source_busy",
-    "destination_busy",
+    "destination_short",
     "log_link",
     "log_cap_share",
     "log_memory_gib",
     "log_resident_share",
-    "log_dirty_ratio_first_period",
-    "log_dirty_ratio_last_period",
+    "log_dirty_ratio_short",
+    "log_dirty_ratio_long",
     "log_switch_ratio",
     "log_budget_ratio",
     "curvature",
     "curve_error",
+    "switch_seen",
 )
 # "would it still end if the guest dirtied so many times as much?": asked of the simulation, from much less to much more
 DIRTY_SCALES = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0)
+# whether the destination has CPU to spare, not how much: so candidates of one VM look alike, and are predicted at once
+SHORT_OF_CPU = 0.85
+SHORT_SECONDS, LONG_SECONDS = 1.0, 4.0
+SEEN_FACTOR = 2.0  # the allowed downtime was looked into if the shortest period is no longer than twice that
+_NOISE_BYTES = float(1024 * PAGE_BYTES)
 _FLOOR_BYTES = float(64 * PAGE_BYTES)  # less than this is noise of the guest's own kernel
 
 
@@ -51,10 +57,9 @@ def features(physics: Physics, constants: Calibration) -> tuple[Floats, Calibrat
     measured = inputs.points > 0
     last = np.maximum(inputs.points - 1, 0)
     at = np.arange(len(last))
-    first_rate = inputs.unique[:, 0] / inputs.periods[:, 0]
-    last_unique = inputs.unique[at, last]
-    last_rate = last_unique / inputs.periods[at, last]
-    switch = physics.curves(EXPECTED).take(physics.row).at(downtime[physics.first])
+    curves = physics.curves(EXPECTED)
+    short, long = (curves.at(np.full(len(last), seconds)) for seconds in (SHORT_SECONDS, LONG_SECONDS))
+    switch = curves.take(physics.row).at(downtime[physics.first])
     deadline = inputs.deadline[physics.first]
     with np.errstate(invalid="ignore", divide="ignore"):
         by_kind = np.column_stack(
@@ -85,17 +90,18 @@ def features(physics: Physics, constants: Calibration) -> tuple[Floats, Calibrat
             inputs.cpu[row],
             inputs.steal[row],
             inputs.source_busy,
-            inputs.destination_busy,
+            np.where(np.isfinite(inputs.destination_busy), inputs.destination_busy >= SHORT_OF_CPU, np.nan),
             np.where(np.isfinite(inputs.link), by_kind[:, 5], np.nan),
             by_kind[:, 8],
             np.log(inputs.memory / 2**30)[row],
             np.log(inputs.resident / inputs.memory)[row],
-            np.log(np.maximum(first_rate, _FLOOR_BYTES)[row] / rate),
-            np.log(np.maximum(last_rate, _FLOOR_BYTES)[row] / rate),
+            np.where(measured[row], np.log(np.maximum(short, _FLOOR_BYTES)[row] / (SHORT_SECONDS * rate)), np.nan),
+            np.where(measured[row], np.log(np.maximum(long, _FLOOR_BYTES)[row] / (LONG_SECONDS * rate)), np.nan),
             np.where(measured[row], by_kind[:, 6], np.nan),
-            np.log(np.maximum(inputs.unique[:, 0], _FLOOR_BYTES)[row] / (rate * downtime)),
-            np.where(measured & (last > 0), last_rate / np.maximum(first_rate, _FLOOR_BYTES), np.nan)[row],
-            np.where(measured, inputs.error[at, last] / np.maximum(last_unique, 16 * _FLOOR_BYTES), np.nan)[row],
+            np.where(measured[row], np.log(np.maximum(short, _FLOOR_BYTES)[row] / (rate * downtime)), np.nan),
+            np.where(inputs.points > 1, np.maximum(long, _FLOOR_BYTES) / np.maximum(short, _FLOOR_BYTES), np.nan)[row],
+            np.where(measured, inputs.error[at, last] / np.maximum(inputs.unique[at, last], _NOISE_BYTES), np.nan)[row],
+            np.where(measured[row], inputs.periods[row, 0] <= downtime * SEEN_FACTOR, np.nan),
         )
     found = np.column_stack(columns)
     found[~np.isfinite(found)] = np.nan

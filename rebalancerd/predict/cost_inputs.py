@@ -16,6 +16,7 @@ from rebalancerd.cluster.dirty import DirtyCurve
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.vm import VmLoad
 from rebalancerd.predict.demand import memory_demand_bytes
 
 Floats = NDArray[np.float64]
@@ -80,9 +81,7 @@ class CostInputs:
         return int(self.row.shape[0])
 
     @classmethod
-    def of_snapshot(
-        cls, snapshot: Snapshot, candidates: Sequence[Candidate], deadline_seconds: float
-    ) -> "CostInputs":
+    def of_snapshot(cls, snapshot: Snapshot, candidates: Sequence[Candidate], deadline_seconds: float) -> "CostInputs":
         """What a snapshot says of candidates; each VM and host is looked at once."""
         place: dict[str, int] = {}
         guests: list[Guest] = []
@@ -95,11 +94,7 @@ class CostInputs:
                 place[c.vm_uuid] = at
                 if vm is not None:
                     held = memory_demand_bytes(vm)
-                    guests.append(
-                        _guest(
-                            vm.facts.memory_bytes, held, vm.facts.vcpus, vm.load.cpu_cores, vm.load.steal_cores, vm.dirty
-                        )
-                    )
+                    guests.append(_guest(vm.facts.memory_bytes, held, vm.facts.vcpus, vm.load, vm.dirty))
             rows.append(at)
         hosts = {name: _host(host) for name, host in snapshot.host_by_name.items()}
         unknown = (math.nan,) * 3
@@ -108,36 +103,46 @@ class CostInputs:
         return _assembled(
             guests,
             rows,
-            [min(s[0], d[0]) if s[0] == s[0] and d[0] == d[0] else math.nan for s, d in zip(sources, destinations, strict=True)],
-            [c.link_share for c in candidates],
-            [c.options for c in candidates],
-            [deadline_seconds] * len(candidates),
-            [s[1:] for s in sources],
-            [d[1:] for d in destinations],
+            links=[
+                min(s[0], d[0]) if s[0] == s[0] and d[0] == d[0] else math.nan
+                for s, d in zip(sources, destinations, strict=True)
+            ],
+            shares=[c.link_share for c in candidates],
+            options=[c.options for c in candidates],
+            deadlines=[deadline_seconds] * len(candidates),
+            sources=[s[1:] for s in sources],
+            destinations=[d[1:] for d in destinations],
         )
 
     @classmethod
     def of_facts(cls, facts: Sequence[MigrationFacts], deadline_seconds: Sequence[float]) -> "CostInputs":
         """What rows on record say, each with its own deadline (seconds)."""
         guests = [
-            _guest(f.memory_bytes, _sane(f.resident_bytes) or None, f.vcpus, f.vm_cpu_cores, f.vm_steal_cores, f.dirty)
+            _guest(
+                f.memory_bytes,
+                _sane(f.resident_bytes) or None,
+                f.vcpus,
+                VmLoad(cpu_cores=f.vm_cpu_cores, steal_cores=f.vm_steal_cores),
+                f.dirty,
+            )
             for f in facts
         ]
         return _assembled(
             guests,
             list(range(len(facts))),
-            [_link(f.link_bytes_per_second) for f in facts],
-            [f.link_share for f in facts],
-            [f.options for f in facts],
-            list(deadline_seconds),
-            [_busy(f.source_cores, f.source_cpu_cores) for f in facts],
-            [_busy(f.destination_cores, f.destination_cpu_cores) for f in facts],
+            links=[_link(f.link_bytes_per_second) for f in facts],
+            shares=[f.link_share for f in facts],
+            options=[f.options for f in facts],
+            deadlines=list(deadline_seconds),
+            sources=[_busy(f.source_cores, f.source_cpu_cores) for f in facts],
+            destinations=[_busy(f.destination_cores, f.destination_cpu_cores) for f in facts],
         )
 
 
 def _assembled(
     guests: list[Guest],
     rows: list[int],
+    *,
     links: list[float],
     shares: list[float],
     options: list[MigrationOptions],
@@ -183,21 +188,22 @@ def _assembled(
     )
 
 
-def _guest(
-    memory: float, held: float | None, vcpus: int, cpu: float | None, steal: float | None, dirty: DirtyCurve | None
-) -> Guest:
+def _guest(memory: float, held: float | None, vcpus: int, load: VmLoad, dirty: DirtyCurve | None) -> Guest:
     points: tuple[tuple[float, float, float, float], ...] = ()
     age = math.nan
     # a curve with figures that are no measurement is none
     if dirty is not None and all(0 <= p.unique_bytes <= ABSURD for p in dirty.points):
-        points = tuple((p.period_seconds, p.unique_bytes, _error(p.unique_bytes, p.standard_error_bytes, p.readings), p.readings) for p in dirty.points)
+        points = tuple(
+            (p.period_seconds, p.unique_bytes, _error(p.unique_bytes, p.standard_error_bytes, p.readings), p.readings)
+            for p in dirty.points
+        )
         age = dirty.age_seconds if math.isfinite(dirty.age_seconds) else math.inf
     return Guest(
         memory=float(max(1, memory)),
         resident=math.nan if held is None else float(held),
         vcpus=float(vcpus),
-        cpu=_nan(_sane(cpu)),
-        steal=_nan(_sane(steal)),
+        cpu=_nan(_sane(load.cpu_cores)),
+        steal=_nan(_sane(load.steal_cores)),
         points=points,
         age=age,
     )

@@ -1,6 +1,6 @@
 """What a fitted cost model consists of, and the check of one that was read from a file."""
 
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class CostState(TypedDict):
 def check_state(state: Any) -> CostState:
     """The state as it is. Raises ValueError naming what is missing, of another kind, or trained on other features."""
     if not isinstance(state, dict):
-        raise ValueError(f"a cost model is a table of parts, not {type(state).__name__}")
+        raise ValueError(f"a cost model is a table of parts, not {type(state).__name__}")  # noqa: TRY004 - one error for all
     missing = sorted(set(CostState.__annotations__) - set(state))
     if missing:
         raise ValueError(f"the cost model has no {', '.join(missing)}")
@@ -42,7 +42,7 @@ def check_state(state: Any) -> CostState:
         lacking = ", ".join(sorted(ours - own)) or "none"
         raise ValueError(f"its features are not this version's: unknown {unknown}; not used {lacking}")
     if not isinstance(state["calibration"], dict):
-        raise ValueError("the calibration is no table of constants")
+        raise ValueError("the calibration is no table of constants")  # noqa: TRY004
     Calibration.of(state["calibration"])
     for name in ("regressors", "shares", "spreads", "quantiles"):
         table = state[name]
@@ -60,4 +60,4 @@ def check_state(state: Any) -> CostState:
     figures = [*state["quantiles"].values(), *state["shares"].values(), state["chance_factor"]]
     if not all(isinstance(f, float | int) and np.isfinite(f) and f >= 0 for f in figures):
         raise ValueError("quantiles, shares and chance_factor must be finite and not negative")
-    return CostState(**{name: state[name] for name in CostState.__annotations__})  # type: ignore[typeddict-item]
+    return cast("CostState", {name: state[name] for name in CostState.__annotations__})

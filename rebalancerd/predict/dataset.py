@@ -32,10 +32,11 @@ LINK_TOLERANCE = 3.0  # a rating may be wrong; by a factor of 1024 it is not
 LEAST_SENT_SHARE = 0.0015
 
 
-def read_migrations(path: Path) -> tuple[LabelledMigration, ...]:
+def read_migrations(path: Path, source: str = "best") -> tuple[LabelledMigration, ...]:
     """The rows of a file, in order; runs that ended neither on the destination nor at their deadline are left out.
 
-    Raises ValueError naming file, line and column for a file that cannot be read, lacks columns, is cut off, or holds
+    ``source`` of the dirty curves: "exact" (read from the guest's memory by its host's agent), "sampled" (libvirt's
+    calculation), or "best", the first where a row has it. A row without a curve of that source has none. Raises ValueError naming file, line and column for a file that cannot be read, lacks columns, is cut off, or holds
     a figure that is none or is impossible. OSError where there is no such file.
     """
     try:
@@ -53,7 +54,7 @@ def read_migrations(path: Path) -> tuple[LabelledMigration, ...]:
             raise ValueError(f"{path}: no column {', '.join(missing)}")
         rows = []
         for cells in reader:
-            row = _row(path, reader.line_num, cells)
+            row = _row(path, reader.line_num, cells, source)
             if row is not None:
                 rows.append(row)
     except csv.Error as error:
@@ -106,7 +107,7 @@ class _Cells:
         return value
 
 
-def _row(path: Path, line: int, raw: Mapping[str, Any]) -> LabelledMigration | None:
+def _row(path: Path, line: int, raw: Mapping[str, Any], source: str) -> LabelledMigration | None:
     cells = _Cells(path, line, raw)
     outcome = cells.text("outcome")
     if outcome not in OUTCOMES:
@@ -116,7 +117,7 @@ def _row(path: Path, line: int, raw: Mapping[str, Any]) -> LabelledMigration | N
     row = LabelledMigration(
         id=cells.text("id"),
         at=cells.needed("started_at"),
-        facts=_facts(cells),
+        facts=_facts(cells, source),
         succeeded=outcome == "succeeded",
         deadline_seconds=cells.needed("deadline_seconds", least=1e-3),
         seconds=cells.needed("seconds"),
@@ -135,7 +136,7 @@ def _row(path: Path, line: int, raw: Mapping[str, Any]) -> LabelledMigration | N
     return row
 
 
-def _facts(cells: _Cells) -> MigrationFacts:
+def _facts(cells: _Cells, source: str) -> MigrationFacts:
     cap = cells.number("bandwidth_bytes_per_second")
     resident = cells.number("resident_bytes")
     return MigrationFacts(
@@ -144,7 +145,7 @@ def _facts(cells: _Cells) -> MigrationFacts:
         vcpus=cells.whole("vcpus", 1),
         vm_cpu_cores=cells.number("vm_cpu_cores"),
         vm_steal_cores=cells.number("vm_steal_cores"),
-        dirty=_curve(cells),
+        dirty=_curve(cells, source),
         link_bytes_per_second=cells.number("link_bytes_per_second"),
         link_share=_or(cells.number("link_share"), 1.0),
         options=MigrationOptions(
@@ -160,12 +161,20 @@ def _facts(cells: _Cells) -> MigrationFacts:
     )
 
 
-def _curve(cells: _Cells) -> DirtyCurve | None:
-    periods, unique = cells.numbers("dirty_periods_seconds"), cells.numbers("dirty_unique_bytes")
-    errors = cells.numbers("dirty_error_bytes") or (0.0,) * len(periods)
-    readings = cells.numbers("dirty_readings") or (1.0,) * len(periods)
+def _curve(cells: _Cells, source: str) -> DirtyCurve | None:
+    prefixes = {"best": ("exact", "dirty"), "exact": ("exact",), "sampled": ("dirty",)}
+    if source not in prefixes:
+        raise ValueError(f"a source of dirty curves is one of {', '.join(prefixes)}, not {source!r}")
+    found = (_curve_of(cells, prefix) for prefix in prefixes[source])
+    return next((curve for curve in found if curve is not None), None)
+
+
+def _curve_of(cells: _Cells, prefix: str) -> DirtyCurve | None:
+    periods, unique = cells.numbers(f"{prefix}_periods_seconds"), cells.numbers(f"{prefix}_unique_bytes")
+    errors = cells.numbers(f"{prefix}_error_bytes") or (0.0,) * len(periods)
+    readings = cells.numbers(f"{prefix}_readings") or (1.0,) * len(periods)
     if not len(periods) == len(unique) == len(errors) == len(readings):
-        raise ValueError(f"{cells.at}: columns dirty_*: not as many figures in each")
+        raise ValueError(f"{cells.at}: columns {prefix}_*: not as many figures in each")
     if not periods:
         return None
     points = tuple(
@@ -173,9 +182,9 @@ def _curve(cells: _Cells) -> DirtyCurve | None:
         for p, u, e, n in zip(periods, unique, errors, readings, strict=True)
     )
     try:
-        return DirtyCurve(points=points, age_seconds=_or(cells.number("dirty_age_seconds"), 0.0))
+        return DirtyCurve(points=points, age_seconds=_or(cells.number(f"{prefix}_age_seconds"), 0.0))
     except ValueError as error:
-        raise ValueError(f"{cells.at}: column dirty_periods_seconds: {error}") from error
+        raise ValueError(f"{cells.at}: column {prefix}_periods_seconds: {error}") from error
 
 
 def _or(value: float | None, default: float) -> float:

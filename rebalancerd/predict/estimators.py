@@ -32,9 +32,7 @@ def regressors(name: str, seed: int) -> list[Any]:
         ]
     # smooth and flat far from the data: beyond it nothing is corrected but by a constant
     return [
-        make_pipeline(
-            SimpleImputer(keep_empty_features=True), StandardScaler(), SVR(C=0.5, epsilon=0.02, gamma=0.02)
-        )
+        make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), SVR(C=0.5, epsilon=0.02, gamma=0.02))
     ]
 
 
@@ -76,7 +74,7 @@ def classifiers(seed: int) -> list[Any]:
     return [boosted, plain]
 
 
-def fit(model: Any, found: Floats, target: Floats, weights: Floats) -> Any:
+def fit(model: Any, found: Floats, target: Floats | NDArray[np.bool_], weights: Floats) -> Any:
     """Fit with weights, those of a pipeline to its last step; returns the model."""
     steps = getattr(model, "steps", None)
     name = "sample_weight" if steps is None else f"{steps[-1][0]}__sample_weight"

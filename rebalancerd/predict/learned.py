@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rebalancerd.cluster.cost import Candidate
 from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.predict.alike import Alike
 from rebalancerd.predict.calibration import Calibrated, Calibration
 from rebalancerd.predict.cost import MISSING, Physics
 from rebalancerd.predict.cost_columns import Column, CostColumns
@@ -61,7 +62,7 @@ class LearnedCost:
         found, base = features(physics, self._constants)
         unlike = inputs.known & _unlike(found, self._state["lows"], self._state["highs"])
         missing = np.column_stack((physics.missing(), unlike))
-        doubtful = missing.any(axis=1)
+        doubtful = np.asarray(missing.any(axis=1))
         # simulated at seven levels: asked only where their bounds are needed
         cautious = physics.columns() if doubtful.any() else None
         columns = {
@@ -78,7 +79,12 @@ class LearnedCost:
         )
 
     def _columns(self, found: Floats, base: Calibrated, kind: NDArray[np.intp]) -> dict[str, Column]:
-        """Every figure as the model has it, whatever is doubtful."""
+        """Every figure as the model has it, whatever is doubtful; candidates that look alike are asked for once."""
+        alike = Alike.of(*found.T, kind)
+        made = self._alike_columns(found[alike.first], base, kind[alike.first])
+        return {name: Column(value=c.value[alike.kind], upper=c.upper[alike.kind]) for name, c in made.items()}
+
+    def _alike_columns(self, found: Floats, base: Calibrated, kind: NDArray[np.intp]) -> dict[str, Column]:
         made: dict[str, Column] = {}
         for name in ("seconds", "downtime_seconds", "bytes"):
             ratio = self._state["shares"][name] * mean_of(self._state["regressors"][name], found)
@@ -122,7 +128,7 @@ def lifted_chance(chance: Floats, factor: float) -> Floats:
 def _unlike(found: Floats, lows: Floats, highs: Floats) -> Bools:
     """Whether any known feature lies outside the training data's range."""
     with np.errstate(invalid="ignore"):
-        outside: Bools = ((found < lows) | (found > highs)).any(axis=1)
+        outside: Bools = np.asarray(((found < lows) | (found > highs)).any(axis=1))
     return outside
 
 

@@ -33,7 +33,7 @@ COVERAGE = 0.91  # of the bounds on unseen groups; a little above the 90 % that 
 CHANCE_MISSED = 0.02  # share of unseen runs that never ended and may fall below CHANCE_LIMIT
 DISTURBED_WEIGHT = 0.3
 CONCURRENT_WEIGHT = 0.6  # what one of two takes depends on the other, which nobody knows before
-OWN_WEIGHT = 3.0
+OWN_ROWS_EVEN = 30.0  # so many own rows weigh as much as all shipped ones together
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 REFIT_ITERATIONS = 300  # of constants that start from those of all rows
 
@@ -126,7 +126,6 @@ def _rows(shipped: list[LabelledMigration], own: list[LabelledMigration], settin
     groups += [len(names) + i * OWN_GROUPS // max(1, len(own)) for i in range(len(own))]
     weights = np.array([DISTURBED_WEIGHT if r.disturbed else 1.0 for r in rows])
     weights *= [CONCURRENT_WEIGHT if r.concurrent > 1 else 1.0 for r in rows]
-    weights[len(shipped) :] *= OWN_WEIGHT
     told = {
         name: np.array([np.nan if (v := getattr(r, name)) is None or not r.succeeded else float(v) for r in rows])
         for name in REGRESSED
@@ -135,10 +134,13 @@ def _rows(shipped: list[LabelledMigration], own: list[LabelledMigration], settin
 
 
 def _weighted(every: _Rows, constants: Calibration, shipped: int) -> _Rows:
-    """The rows with the shipped ones weighted by likeness to the own."""
+    """The rows with the shipped ones weighted by likeness to the own, and the own ones by how many they are."""
     found, _ = features(every.physics, constants)
     weights = every.weights.copy()
     weights[:shipped] *= likeness(found[:shipped], found[shipped:])
+    own = len(weights) - shipped
+    if shipped and own:
+        weights[shipped:] *= max(1.0, weights[:shipped].sum() / OWN_ROWS_EVEN)
     return _Rows(every.rows, every.physics, weights, every.groups, every.succeeded, every.told)
 
 
@@ -188,7 +190,8 @@ def _fit_figure(
         target[out] = other.targets[name][out]
         if kept.any() and out.any():
             models = [
-                fit(m, other.found[kept], other.targets[name][kept], every.weights[kept]) for m in regressors(name, seed)
+                fit(m, other.found[kept], other.targets[name][kept], every.weights[kept])
+                for m in regressors(name, seed)
             ]
             correction[out] = mean_of(models, other.found[out])
     share = 1.0 if name == "slowdown" else _best_share(target[told], correction[told], every.weights[told])
@@ -198,7 +201,9 @@ def _fit_figure(
     for group, other in unseen.items():
         out, kept = told & (every.groups == group), told & (every.groups != group)
         if out.any():
-            model = fit(spread_regressor(seed), other.found[kept], far[kept], every.weights[kept]) if kept.any() else None
+            model = (
+                fit(spread_regressor(seed), other.found[kept], far[kept], every.weights[kept]) if kept.any() else None
+            )
             scale[out] = LEAST_SPREAD if model is None else spread_of(model, other.found[out])
     quantile = max(0.0, _weighted_quantile(off[told] / scale[told], every.weights[told], COVERAGE))
     final = [fit(m, table.found[told], table.targets[name][told], every.weights[told]) for m in regressors(name, seed)]

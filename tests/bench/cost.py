@@ -134,7 +134,9 @@ def _floor(rows: Sequence[LabelledMigration], field: str) -> float | None:
 
 def _table(report: Report, names: list[str]) -> None:
     """Predictors side by side."""
-    wanted = sorted({key.replace(f".{name}.", ".{}.") for name in names for key in report.figures if f".{name}." in key})
+    wanted = sorted(
+        {key.replace(f".{name}.", ".{}.") for name in names for key in report.figures if f".{name}." in key}
+    )
     print(f"{'':34}" + "".join(f"{name:>11}" for name in names))
     for key in wanted:
         cells = [report.figures.get(key.format(name)) for name in names]
@@ -143,7 +145,9 @@ def _table(report: Report, names: list[str]) -> None:
 
 
 def _dump(path: Path, rows: Sequence[LabelledMigration], predictors: dict[str, CostColumns]) -> None:
-    names = [f"{n}.{t}.{part}" for n in predictors for t in (*TARGETS, "non_convergence") for part in ("value", "upper")]
+    names = [
+        f"{n}.{t}.{part}" for n in predictors for t in (*TARGETS, "non_convergence") for part in ("value", "upper")
+    ]
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file)
         out.writerow(["id", "family", "setting", "succeeded", *TARGETS, *names])
@@ -163,6 +167,3 @@ def _speed(report: Report, settings: PredictSettings) -> None:
     seconds = measure_speed(model)
     report.figure("speed.seconds", seconds)
     report.figure("speed.kernels", seconds / kernel_seconds())
-
-
-

@@ -34,7 +34,12 @@ def measure_speed(model: CostModel) -> float:
         memory = int(random.choice([1, 2, 4, 8, 16])) * GIB
         rate = float(random.lognormal(np.log(20 * MIB), 1.5))
         points = tuple(
-            DirtyPoint(period_seconds=t, unique_bytes=min(0.9 * memory, rate * t**0.8), standard_error_bytes=rate * 0.1, readings=5)
+            DirtyPoint(
+                period_seconds=t,
+                unique_bytes=min(0.9 * memory, rate * t**0.8),
+                standard_error_bytes=rate * 0.1,
+                readings=5,
+            )
             for t in (1.0, 4.0)
         )
         vms.append(

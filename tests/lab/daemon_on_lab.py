@@ -43,7 +43,7 @@ class DaemonOnLab:
             f'pause_file = "{self.directory / "pause"}"',
             "[ticks]\nsample = 2\nprobe = 3\ndecide = 3",
             f"[observe]\nstale_after = 15\nflap_stable = 5\n{observe}",
-            # few rounds: software emulation can lose a page that is written while its thread is held up between them
+            # few rounds: QEMU before 9.0 loses pages between them in software emulation (docs/benchmarks.md)
             '[act]\ndowntime_start = "600 ms"\ndowntime_steps = 1',
             '[plan]\nmax_downtime = "1 s"',
             f'[serve]\nsocket = "{self.socket}"\nmetrics_listen = ""',

@@ -22,7 +22,9 @@ def test_kinds_are_exactly_the_distinct_rows(rows):
     ) == len({tuple(np.array(row).view(np.uint64)) for row in rows})
 
 
-matrices = arrays(np.float64, st.tuples(st.integers(0, 30), st.just(3)), elements=st.one_of(st.floats(-5, 5), st.just(np.nan)))
+matrices = arrays(
+    np.float64, st.tuples(st.integers(0, 30), st.just(3)), elements=st.one_of(st.floats(-5, 5), st.just(np.nan))
+)
 
 
 @given(matrices, matrices)

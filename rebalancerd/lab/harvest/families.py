@@ -126,11 +126,10 @@ def load_families(path: Path) -> tuple[Family, ...]:
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise LabError(f"workloads file {path}: family {number}: {field} {first['msg']}".replace("  ", " ")) from error
+            raise LabError(
+                f"workloads file {path}: family {number}: {field} {first['msg']}".replace("  ", " ")
+            ) from error
     names = [family.name for family in found]
     if len(set(names)) != len(names):
         raise LabError(f"workloads file {path}: two families have the same name")
     return tuple(found)
-
-
-

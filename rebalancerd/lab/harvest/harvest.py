@@ -77,7 +77,11 @@ def _run_lanes(
     turn, observe = threading.Lock(), ObserveSettings(call_deadline_seconds=CALL_DEADLINE_SECONDS)
     hosts = tuple(_settings(lab, name) for name in lab.spec.host_names)
     clock = SystemClock()
-    read, probe, write = LibvirtRead(hosts, observe, clock), LibvirtProbe(hosts, observe, clock), LibvirtWrite(hosts, observe)
+    read, probe, write = (
+        LibvirtRead(hosts, observe, clock),
+        LibvirtProbe(hosts, observe, clock),
+        LibvirtWrite(hosts, observe),
+    )
 
     def work(number: int) -> None:
         pair = hosts[2 * number : 2 * number + 2]

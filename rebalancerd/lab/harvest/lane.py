@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rebalancerd.act.libvirt_write import LibvirtWrite
 from rebalancerd.cluster.cost import MigrationOptions
+from rebalancerd.cluster.dirty import DirtyCurve
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.lab.commands import LabError
 from rebalancerd.lab.harvest.agenda import Block, Item
@@ -101,6 +102,16 @@ class Lane:
                     self._remove_guests()
                     self._boot(block)
 
+    def _pid_of(self, host: str, vm_uuid: str) -> int | None:
+        """QEMU's process of a guest on a host, as libvirt noted it; None if it did not."""
+        for guest in self._lab.guests:
+            if self._lab.spec.guest_uuid(guest.name) == vm_uuid:
+                try:
+                    return int((self._lab.host(host).directory / "run" / "qemu" / f"{guest.name}.pid").read_text())
+                except (OSError, ValueError):
+                    return None
+        return None
+
     def _names(self, guests: int) -> list[str]:
         return [f"{self._hosts[0]}-guest{number}" for number in range(1, guests + 1)]
 
@@ -127,7 +138,7 @@ class Lane:
         most = max(phase.working_set_mib for load in setting.loads for phase in load.phases)
         time.sleep(SETTLE_SECONDS + most / FILL_MIB_PER_SECOND)
         hosts = [replace(host, link_bytes_per_second=setting.link_bytes_per_second) for host in self._settings]
-        with closing(Measuring(hosts, self._read, self._probe, self._directory)) as measuring:
+        with closing(Measuring(hosts, self._read, self._probe, self._directory, self._pid_of)) as measuring:
             rounds = 2
             for repeat in range(item.repeats):
                 if self._over() or self._is_done(item):
@@ -153,12 +164,22 @@ class Lane:
             measuring.probe(source, [journey.vm_uuid for journey in journeys], rounds)
             with self._turn:
                 snapshot = measuring.freshen()
+                curves = {j.vm_uuid: measuring.exact_curve(j.vm_uuid, setting.memory_mib * MIB) for j in journeys}
                 started_at, group = time.time(), self._lab.cgroup
                 before = read_machine(group)
                 self._mover.move(journeys, source, destination, setting.deadline_seconds)
                 surroundings = between(before, read_machine(group))
         rows = [
-            self._row(item, repeat, number, journey, snapshot, surroundings, started_at)
+            self._row(
+                item,
+                repeat,
+                number,
+                journey,
+                exact=curves[journey.vm_uuid],
+                snapshot=snapshot,
+                surroundings=surroundings,
+                started_at=started_at,
+            )
             for number, journey in enumerate(journeys)
         ]
         self._rows.append(*rows)
@@ -181,6 +202,8 @@ class Lane:
         repeat: int,
         number: int,
         journey: Journey,
+        *,
+        exact: DirtyCurve | None,
         snapshot: Snapshot,
         surroundings: Surroundings,
         started_at: float,
@@ -188,7 +211,12 @@ class Lane:
         setting, done, seen = item.setting, journey.completion, journey.seen
         destination = next(host for host in self._hosts if host != self._at)
         known = known_before(
-            snapshot, journey.vm_uuid, destination, journey.options, link_share=1.0 / len(setting.loads)
+            snapshot,
+            journey.vm_uuid,
+            destination,
+            journey.options,
+            link_share=1.0 / len(setting.loads),
+            exact=exact,
         )
         sent = done.transferred_bytes if done is not None else None if seen is None else seen.processed_bytes
         total = done.total_seconds if done is not None else None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rebalancerd.clock import SystemClock
 from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.decision import OperatorState
+from rebalancerd.cluster.dirty import DirtyCurve
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.lab.commands import LabError
+from rebalancerd.observe.dirty_pool import DirtyPool
 from rebalancerd.observe.history import History
 from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
+from rebalancerd.observe.memory_pages import BY_PAGES, MemoryUnreadableError, measure
 from rebalancerd.observe.observer import Observer
 from rebalancerd.observe.settings import HostSettings, ObserveSettings
 from rebalancerd.ports import HostError
@@ -21,6 +24,7 @@ from rebalancerd.ports import HostError
 PERIODS_SECONDS = (1, 4)
 LATE_SECONDS = 4.0  # a result may come later than its period
 POLL_SECONDS = 0.3
+KEEP_SECONDS = 1800.0
 STRETCH_SECONDS = 2.0
 
 
@@ -28,9 +32,15 @@ class Measuring:
     """Readings of one setting, pooled over its repeats as the daemon's rolling probe pools them."""
 
     def __init__(
-        self, hosts: Sequence[HostSettings], read: LibvirtRead, probe: LibvirtProbe, directory: Path
+        self,
+        hosts: Sequence[HostSettings],
+        read: LibvirtRead,
+        probe: LibvirtProbe,
+        directory: Path,
+        pid_of: Callable[[str, str], int | None],
     ) -> None:
-        self._probe, self._clock = probe, SystemClock()
+        self._probe, self._clock, self._pid_of = probe, SystemClock(), pid_of
+        self._exact = DirtyPool(KEEP_SECONDS, BY_PAGES)
         settings = ObserveSettings(stale_after_seconds=120.0, frozen_jump_share=1.0)
         self._observer = Observer(
             hosts=hosts,
@@ -64,13 +74,36 @@ class Measuring:
         if not quiet:  # else the last interval, from which CPU rates are made, is the whole period
             self._sample()
         deadline = time.monotonic() + period + LATE_SECONDS
-        time.sleep(period + POLL_SECONDS)
+        if period == PERIODS_SECONDS[-1]:
+            self._measure_exactly(host, uuid)  # takes as long
+        else:
+            time.sleep(period)
+        time.sleep(POLL_SECONDS)
         while time.monotonic() < deadline:
             self._sample()
             if self._readings(uuid, period) > before:
                 return
             time.sleep(POLL_SECONDS)
         raise LabError(f"dirty-rate calculation over {period} s: no result within {LATE_SECONDS:g} s of its end")
+
+    def _measure_exactly(self, host: str, uuid: str) -> None:
+        """The second source: what the host's agent would read of the guest's memory; without it there is only the first."""
+        begun = time.monotonic()
+        vm, pid = self.snapshot().vm_by_uuid.get(uuid), self._pid_of(host, uuid)
+        try:
+            if vm is not None and pid is not None:
+                readings = measure(
+                    pid, vm.facts.memory_bytes, monotonic=time.monotonic, wall=time.time, sleep=time.sleep
+                )
+                for reading in readings:
+                    self._exact.add(uuid, reading)
+        except MemoryUnreadableError:
+            pass
+        time.sleep(max(0.0, begun + PERIODS_SECONDS[-1] - time.monotonic()))
+
+    def exact_curve(self, uuid: str, memory_bytes: int) -> DirtyCurve | None:
+        """What the second source came to."""
+        return self._exact.curve(uuid, time.time(), memory_bytes)
 
     def _sample(self) -> None:
         self._observer.sample()
@@ -96,28 +129,42 @@ class Measuring:
         self._observer.close()
 
 
-def known_before(
-    snapshot: Snapshot, uuid: str, destination: str, options: MigrationOptions, *, link_share: float
-) -> dict[str, object]:
-    """The input columns of a row: nothing that a daemon on a real cluster would not know."""
-    vm = snapshot.vm(uuid)
-    source, there = snapshot.host(vm.host), snapshot.host(destination)
-    points = vm.dirty.points if vm.dirty is not None else ()
+def _curve(prefix: str, curve: DirtyCurve | None) -> dict[str, object]:
+    """Columns of a dirty curve."""
+    points = curve.points if curve is not None else ()
 
     def joined(values: Sequence[float]) -> str:
         return ";".join(f"{value:.9g}" for value in values)
 
+    return {
+        f"{prefix}_periods_seconds": joined([p.period_seconds for p in points]),
+        f"{prefix}_unique_bytes": joined([p.unique_bytes for p in points]),
+        f"{prefix}_error_bytes": joined([p.standard_error_bytes for p in points]),
+        f"{prefix}_readings": joined([p.readings for p in points]),
+        f"{prefix}_age_seconds": None if curve is None else curve.age_seconds,
+    }
+
+
+def known_before(
+    snapshot: Snapshot,
+    uuid: str,
+    destination: str,
+    options: MigrationOptions,
+    *,
+    link_share: float,
+    exact: DirtyCurve | None,
+) -> dict[str, object]:
+    """The input columns of a row: nothing that a daemon on a real cluster would not know."""
+    vm = snapshot.vm(uuid)
+    source, there = snapshot.host(vm.host), snapshot.host(destination)
     return {
         "memory_bytes": vm.facts.memory_bytes,
         "resident_bytes": vm.load.memory_bytes,
         "vcpus": vm.facts.vcpus,
         "vm_cpu_cores": vm.load.cpu_cores,
         "vm_steal_cores": vm.load.steal_cores,
-        "dirty_periods_seconds": joined([p.period_seconds for p in points]),
-        "dirty_unique_bytes": joined([p.unique_bytes for p in points]),
-        "dirty_error_bytes": joined([p.standard_error_bytes for p in points]),
-        "dirty_readings": joined([p.readings for p in points]),
-        "dirty_age_seconds": None if vm.dirty is None else vm.dirty.age_seconds,
+        **_curve("dirty", vm.dirty),
+        **_curve("exact", exact),
         "link_bytes_per_second": min(source.link_bytes_per_second, there.link_bytes_per_second),
         "link_share": link_share,
         "bandwidth_bytes_per_second": options.bandwidth_bytes_per_second,

@@ -121,7 +121,9 @@ def draw_setting(
     loads = tuple(draw_load(random, family, memory_mib, rate, within) for family in chosen)
     parallel = random.choice((2, 4)) if random.random() < 0.15 else 0
     first_copy = about_bytes / guests / MIB / rate
-    deadline = min(DEADLINE_SECONDS[1], max(DEADLINE_SECONDS[0], DEADLINE_COPIES * first_copy + DEADLINE_MARGIN_SECONDS))
+    deadline = min(
+        DEADLINE_SECONDS[1], max(DEADLINE_SECONDS[0], DEADLINE_COPIES * first_copy + DEADLINE_MARGIN_SECONDS)
+    )
 
     def bystander() -> float:
         return round(_between(random, BYSTANDER_CORES), 2) if random.random() < 0.3 else 0.0

@@ -103,7 +103,9 @@ class TestSettings:
 class TestRowFile:
     def test_rows_survive_and_are_not_made_again(self, tmp_path):
         path = tmp_path / "rows.csv"
-        RowFile(path).append({"id": "a", "outcome": "succeeded", "seconds": 1.5, "auto_converge": True, "note": 'x,"y"'})
+        RowFile(path).append(
+            {"id": "a", "outcome": "succeeded", "seconds": 1.5, "auto_converge": True, "note": 'x,"y"'}
+        )
         again = RowFile(path)
         again.append({"id": "b", "outcome": "deadline"})
         rows = list(csv.DictReader(path.read_text().splitlines()))

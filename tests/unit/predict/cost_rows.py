@@ -54,6 +54,7 @@ def synthetic(count: int, *, seed: int = 1, factor: float = 0.7, noise: float = 
     told = PhysicsCost(SETTINGS).predict_facts(known, [60.0] * count)
     rows = []
     for i, (fact, cost) in enumerate(zip(known, told, strict=True)):
+
         def drawn(value: float) -> float:
             return value * factor * math.exp(random.normal(0, noise))
 

@@ -11,14 +11,24 @@ from rebalancerd.cluster.host import Host, HostFacts
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
+from rebalancerd.predict import calibration, training
 from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.learned import UNLIKE, LearnedCost
 from rebalancerd.predict.training import score_cost, train_cost
 from tests.unit.predict.cost_rows import SETTINGS, synthetic, without
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_iterations():
+    """The synthetic world is easy to fit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "ITERATIONS", 150)
+        patch.setattr(training, "REFIT_ITERATIONS", 40)
+        yield
+
+
 @pytest.fixture(scope="module")
-def model() -> LearnedCost:
+def model(_few_iterations) -> LearnedCost:
     return train_cost(synthetic(240), SETTINGS, seed=3, model_id="cost-test")
 
 

@@ -1,0 +1,77 @@
+"""Makes the cost model that is shipped: ``python -m rebalancerd.predict.publish`` (``make model``).
+
+It is trained on ``models/data/cost-train.csv`` alone; the other files there are what it is measured on. The same rows
+give the same model.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rebalancerd.cluster.known import MigrationFacts
+from rebalancerd.cluster.labelled import LabelledMigration
+from rebalancerd.predict.artefact import save
+from rebalancerd.predict.cost import PhysicsCost
+from rebalancerd.predict.dataset import read_migrations
+from rebalancerd.predict.manifest import Manifest, digest_of
+from rebalancerd.predict.retrain import GOLDEN_ROWS
+from rebalancerd.predict.settings import PredictSettings
+from rebalancerd.predict.store import shipped_directory
+from rebalancerd.predict.training import score_cost, train_cost
+
+TRAINED_ON = "cost-train.csv"
+SEED = 1
+
+
+def publish(directory: Path) -> Manifest:
+    """Train on the directory's data, replace its cost models, and return the new one's manifest.
+
+    Raises ValueError for data that cannot be used, OSError.
+    """
+    data = directory / "data"
+    rows = read_migrations(data / TRAINED_ON)
+    settings = PredictSettings()
+    model = train_cost(rows, settings, seed=SEED)
+    errors: dict[str, dict[str, float | None]] = {}
+    for path in sorted(data.glob("*.csv")):
+        if path.name != TRAINED_ON:
+            kept_back = read_migrations(path)
+            for name, predict in (("learned", model.predict_facts), ("physics", PhysicsCost(settings).predict_facts)):
+                errors[f"{path.stem}.{name}"] = dict(asdict(score_cost(predict, kept_back)))
+    old = [*directory.glob("cost-*.skops"), *directory.glob("cost-*.json")]
+    manifest = save(
+        directory,
+        model,
+        golden=_golden(rows),
+        settings=settings,
+        trained_at=max(r.at for r in rows),
+        rows=len(rows),
+        data_sha256=digest_of([repr(r) for r in rows]),
+        errors=errors,
+        seed=SEED,
+    )
+    for path in old:
+        if path.stem != manifest.id:
+            path.unlink()
+    return manifest
+
+
+def _golden(rows: Sequence[LabelledMigration]) -> list[tuple[MigrationFacts, float]]:
+    """Rows from all over the data, whose predictions are noted."""
+    step = max(1, len(rows) // GOLDEN_ROWS)
+    return [(r.facts, r.deadline_seconds) for r in rows[::step][:GOLDEN_ROWS]]
+
+
+def main() -> int:
+    """Make it in the package's own models directory and say what came of it."""
+    manifest = publish(shipped_directory())
+    print(f"{manifest.id}: {manifest.rows} rows, {manifest.bytes} bytes")  # noqa: T201 - a maker's tool
+    for name, figures in manifest.errors.items():
+        told = ", ".join(f"{key} {value:.3g}" for key, value in figures.items() if value is not None)
+        print(f"  {name}: {told}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
