@@ -108,7 +108,8 @@ def harvest(
     minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long to go on.")] = 60.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="What the settings are drawn from.")] = 1,
     workloads: Annotated[
-        Path | None, typer.Option("--workloads", metavar="FILE", help="Families of workloads other than the built-in ones.")
+        Path | None,
+        typer.Option("--workloads", metavar="FILE", help="Families of workloads other than the built-in ones."),
     ] = None,
     lanes: Annotated[int, typer.Option("--lanes", min=1, max=4, help="Pairs of hosts that work in turn.")] = 2,
     host_cores: Annotated[float, typer.Option("--host-cores", min=0.2, help="CPU time of each host.")] = 0.9,
