@@ -95,9 +95,20 @@ class LearnedCost:
         value = np.clip(mean_of(self._state["regressors"]["slowdown"], found), 0.0, 1.0)
         width = self._state["quantiles"]["slowdown"] * spread_of(self._state["spreads"]["slowdown"], found)
         made["slowdown"] = Column.of(value, np.clip(value + width, 0.0, 1.0))
-        chance = chance_of(self._state["classifiers"], found)
-        made["non_convergence"] = Column.of(chance, lifted_chance(chance, self._state["chance_factor"]))
+        seen = is_seen(found)
+        chance, upper = np.empty(len(found)), np.empty(len(found))
+        for view, mine in (("seen", seen), ("unseen", ~seen)):
+            if mine.any():
+                chance[mine] = chance_of(self._state["classifiers"][view], found[mine])
+                upper[mine] = lifted_chance(chance[mine], self._state["chance_factors"][view])
+        made["non_convergence"] = Column.of(chance, upper)
         return made
+
+
+def is_seen(found: Floats) -> Bools:
+    """Whether the dirty curve was looked into as far as the allowed downtime, shape (N,)."""
+    seen: Bools = found[:, FEATURES.index("switch_seen")] == 1.0
+    return seen
 
 
 def mean_of(regressors: Sequence[Any], found: Floats) -> Floats:

@@ -30,7 +30,9 @@ def publish(directory: Path) -> Manifest:
     Raises ValueError for data that cannot be used, OSError.
     """
     data = directory / "data"
-    rows = read_migrations(data / TRAINED_ON)
+    # a row is learned from as it is seen with libvirt's calculation alone, and as with the host's agent, where that was there
+    exact = [row for row in read_migrations(data / TRAINED_ON, "exact") if row.facts.dirty is not None]
+    rows = [*read_migrations(data / TRAINED_ON, "sampled"), *exact]
     settings = PredictSettings()
     model = train_cost(rows, settings, seed=SEED)
     kept_back = {p.stem: read_migrations(p) for p in sorted(data.glob("*.csv")) if p.name != TRAINED_ON}

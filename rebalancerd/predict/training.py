@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebalancerd.cluster.labelled import LabelledMigration
+from rebalancerd.cluster.units import MIB
 from rebalancerd.predict.calibration import Calibration, Measured, fit_calibration
 from rebalancerd.predict.cost import Physics
 from rebalancerd.predict.cost_features import FEATURES, features
@@ -19,7 +20,7 @@ from rebalancerd.predict.cost_inputs import CostInputs
 from rebalancerd.predict.cost_state import REGRESSED, CostState
 from rebalancerd.predict.dataset import sound
 from rebalancerd.predict.estimators import classifiers, fit, regressors, spread_regressor
-from rebalancerd.predict.learned import LEAST_SPREAD, LearnedCost, chance_of, mean_of, spread_of
+from rebalancerd.predict.learned import LEAST_SPREAD, LearnedCost, chance_of, is_seen, mean_of, spread_of
 from rebalancerd.predict.likeness import likeness
 from rebalancerd.predict.scoring import CHANCE_LIMIT, CostScore, score_cost
 from rebalancerd.predict.settings import PredictSettings
@@ -28,6 +29,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 LEAST_ROWS, LEAST_FAILING = 60, 8
+LEAST_VIEW_ROWS = 40
+VISIBLE_BYTES = 4.0 * MIB  # less is what the guest's own kernel does
 OWN_GROUPS = 5
 COVERAGE = 0.91  # of the bounds on unseen groups; a little above the 90 % that is promised
 CHANCE_MISSED = 0.02  # share of unseen runs that never ended and may fall below CHANCE_LIMIT
@@ -98,7 +101,7 @@ def train_cost(
         fitted = _fit_figure(every, table, unseen, name, seed)
         for part, value in zip(parts, fitted, strict=True):
             parts[part][name] = value
-    chance, factor = _fit_chance(every, table, unseen, seed)
+    chance = _fit_chance(every, table, unseen, seed)
     state = CostState(
         features=list(FEATURES),
         calibration=constants.values(),
@@ -106,8 +109,8 @@ def train_cost(
         shares=parts["shares"],
         spreads=parts["spreads"],
         quantiles=parts["quantiles"],
-        classifiers=chance,
-        chance_factor=factor,
+        classifiers=chance.classifiers,
+        chance_factors=chance.factors,
         lows=np.where(np.isnan(table.found), np.inf, table.found).min(axis=0),
         highs=np.where(np.isnan(table.found), -np.inf, table.found).max(axis=0),
     )
@@ -217,23 +220,45 @@ def _best_share(target: Floats, correction: Floats, weights: Floats) -> float:
     return SHARES[int(np.argmin(errors))]
 
 
-def _fit_chance(every: _Rows, table: _Table, unseen: dict[int, _Table], seed: int) -> tuple[list[Any], float]:
-    """Classifiers of what never ends, and the factor on its odds that makes an upper bound.
+@dataclass(frozen=True, slots=True)
+class _Chance:
+    """Classifiers of what never ends, and the factor on their odds that makes an upper bound, by view."""
+
+    classifiers: dict[str, list[Any]]
+    factors: dict[str, float]
+
+
+def _fit_chance(every: _Rows, table: _Table, unseen: dict[int, _Table], seed: int) -> _Chance:
+    """A view with too few rows of its own is learned from all.
 
     The factor is such that of unseen runs that never ended all but ``CHANCE_MISSED`` come out above ``CHANCE_LIMIT``.
+    Runs of guests that were not seen to dirty anything are not counted: nothing could have told.
     """
-    failing = ~every.succeeded
-    chance = np.full(len(failing), np.nan)
-    for group, other in unseen.items():
-        out, kept = every.groups == group, every.groups != group
-        if failing[kept].any() and not failing[kept].all():
-            models = [fit(m, other.found[kept], failing[kept], every.weights[kept]) for m in classifiers(seed)]
-            chance[out] = chance_of(models, other.found[out])
-    seen = np.sort(chance[failing & np.isfinite(chance)])
-    missed = float(seen[int(CHANCE_MISSED * len(seen))]) if len(seen) else CHANCE_LIMIT
-    wanted = CHANCE_LIMIT / (1 - CHANCE_LIMIT)
-    factor = float(np.clip(1.001 * wanted * (1 - missed) / missed, 1.0, 1000.0))
-    return [fit(m, table.found, failing, every.weights) for m in classifiers(seed)], factor
+    failing, visible = ~every.succeeded, np.array([_dirties(r) for r in every.rows])
+    chance = _Chance({}, {})
+    seen = is_seen(table.found)
+    for view, own in (("seen", seen), ("unseen", ~seen)):
+        enough = own.sum() >= LEAST_VIEW_ROWS and (failing & own).sum() >= LEAST_FAILING
+        rows = own if enough else np.ones(len(own), dtype=np.bool_)
+        told = np.full(len(failing), np.nan)
+        for group, other in unseen.items():
+            out, kept = rows & (every.groups == group), rows & (every.groups != group)
+            if out.any() and failing[kept].any() and not failing[kept].all():
+                models = [fit(m, other.found[kept], failing[kept], every.weights[kept]) for m in classifiers(seed)]
+                told[out] = chance_of(models, other.found[out])
+        counted = np.sort(told[failing & visible & np.isfinite(told)])
+        missed = float(counted[int(CHANCE_MISSED * len(counted))]) if len(counted) else CHANCE_LIMIT
+        wanted = CHANCE_LIMIT / (1 - CHANCE_LIMIT)
+        chance.factors[view] = float(np.clip(1.001 * wanted * (1 - missed) / missed, 1.0, 1000.0))
+        chance.classifiers[view] = [
+            fit(m, table.found[rows], failing[rows], every.weights[rows]) for m in classifiers(seed)
+        ]
+    return chance
+
+
+def _dirties(row: LabelledMigration) -> bool:
+    """Whether its guest was seen to dirty memory at all."""
+    return row.facts.dirty is not None and row.facts.dirty.points[-1].unique_bytes >= VISIBLE_BYTES
 
 
 def _weighted_quantile(values: Floats, weights: Floats, share: float) -> float:

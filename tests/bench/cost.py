@@ -31,6 +31,7 @@ TARGETS = {"total_time": "seconds", "downtime": "downtime_seconds", "bytes": "by
 def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Which rows, and whether speed is measured too."""
     parser.add_argument("--migrations", type=Path, action="append", default=None, help="CSV of a harvest (repeatable)")
+    parser.add_argument("--source", choices=("best", "sampled", "exact"), default="best", help="of the dirty curves")
     parser.add_argument("--families", default="", help="only these families, parted by commas")
     parser.add_argument("--undisturbed", action="store_true", help="leave out rows marked as disturbed")
     parser.add_argument("--dump", type=Path, default=None, help="CSV of truth and prediction of every row")
@@ -41,7 +42,9 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace, report: Report) -> None:
     """Evaluate, and print the predictors side by side."""
     paths = options.migrations or [path for path in KEPT_BACK if path.exists()]
-    rows = [row for path in paths for row in read_migrations(path)]
+    rows = [row for path in paths for row in read_migrations(path, options.source)]
+    if options.source == "exact":
+        rows = [r for r in rows if r.facts.dirty is not None]
     wanted = {name for name in options.families.split(",") if name}
     rows = [r for r in rows if not wanted or r.family in wanted]
     rows = [r for r in rows if not (options.undisturbed and r.disturbed)]

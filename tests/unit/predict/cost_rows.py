@@ -17,7 +17,10 @@ FAMILIES = ("calm", "writer", "bursty", "hot")
 SETTINGS = PredictSettings()
 
 
-def facts(random: np.random.Generator) -> MigrationFacts:
+COARSE, FINE = (1.0, 4.0), (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+
+
+def facts(random: np.random.Generator, periods: tuple[float, ...] = COARSE) -> MigrationFacts:
     memory = int(random.choice([256, 512, 1024])) * MIB
     resident = int(memory * random.uniform(0.3, 0.9))
     link = float(random.choice([25e6, 60e6, 125e6]))
@@ -30,7 +33,7 @@ def facts(random: np.random.Generator) -> MigrationFacts:
             standard_error_bytes=0.05 * rate,
             readings=4,
         )
-        for t in (1.0, 4.0)
+        for t in periods
     )
     return MigrationFacts(
         memory_bytes=memory,
@@ -47,10 +50,17 @@ def facts(random: np.random.Generator) -> MigrationFacts:
     )
 
 
-def synthetic(count: int, *, seed: int = 1, factor: float = 0.7, noise: float = 0.05) -> list[LabelledMigration]:
+def synthetic(
+    count: int,
+    *,
+    seed: int = 1,
+    factor: float = 0.7,
+    noise: float = 0.05,
+    periods: tuple[float, ...] = COARSE,
+) -> list[LabelledMigration]:
     """Rows whose every figure is ``factor`` times physics, by chance a little more or less."""
     random = np.random.default_rng(seed)
-    known = [facts(random) for _ in range(count)]
+    known = [facts(random, periods) for _ in range(count)]
     told = PhysicsCost(SETTINGS).predict_facts(known, [60.0] * count)
     rows = []
     for i, (fact, cost) in enumerate(zip(known, told, strict=True)):

@@ -44,6 +44,24 @@ def test_runs_cut_off_are_kept_and_failed_ones_left_out(tmp_path):
     assert [(r.id, r.succeeded) for r in read_migrations(path)] == [("a", True), ("b", False)]
 
 
+def test_the_curve_from_the_guests_memory_is_preferred_and_can_be_left_aside(tmp_path):
+    header = HEADER + ",exact_periods_seconds,exact_unique_bytes,exact_error_bytes,exact_readings"
+    path = tmp_path / "m.csv"
+    path.write_text("\n".join((header, GOOD + ",0.05;1,4096;8192,1;1,3;3", changed(id="b") + ",,,,")) + "\n")
+
+    def periods(source):
+        return [
+            None if r.facts.dirty is None else [p.period_seconds for p in r.facts.dirty.points]
+            for r in read_migrations(path, source)
+        ]
+
+    assert periods("best") == [[0.05, 1.0], [1.0, 4.0]]
+    assert periods("sampled") == [[1.0, 4.0], [1.0, 4.0]]
+    assert periods("exact") == [[0.05, 1.0], None]
+    with pytest.raises(ValueError, match="source"):
+        read_migrations(path, "guessed")
+
+
 @pytest.mark.parametrize(
     ("cells", "told"),
     [

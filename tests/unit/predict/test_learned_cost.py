@@ -15,7 +15,7 @@ from rebalancerd.predict import calibration, training
 from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.learned import UNLIKE, LearnedCost
 from rebalancerd.predict.training import score_cost, train_cost
-from tests.unit.predict.cost_rows import SETTINGS, synthetic, without
+from tests.unit.predict.cost_rows import FINE, SETTINGS, synthetic, without
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,6 +64,18 @@ def test_what_never_ended_is_not_admitted(model):
     assert failing.sum() > 20
     assert np.mean(upper[failing] <= 0.3) <= 0.1
     assert np.mean(upper[~failing] <= 0.3) >= 0.8
+
+
+def test_a_curve_that_looks_into_the_downtime_is_judged_on_its_own():
+    """Rows of both views: each has classifiers and a factor of its own, and the finer one admits no worse."""
+    rows = [*synthetic(120), *synthetic(120, seed=2, periods=FINE)]
+    both = train_cost(rows, SETTINGS, seed=3)
+    fresh = synthetic(200, seed=12, periods=FINE)
+    upper = predicted(both, *fresh).non_convergence.upper
+    failing = np.array([not r.succeeded for r in fresh])
+    assert np.mean(upper[failing] <= 0.3) <= 0.1
+    assert np.mean(upper[~failing] <= 0.3) >= 0.9
+    assert both.state["chance_factors"]["seen"] != both.state["chance_factors"]["unseen"]
 
 
 @pytest.mark.parametrize(
@@ -171,8 +183,8 @@ class TestState:
             ({"regressors": {}}, "regressors"),
             ({"spreads": None}, "spreads"),
             ({"quantiles": {"seconds": 1.0}}, "quantiles"),
-            ({"classifiers": []}, "cannot predict"),
-            ({"chance_factor": math.nan}, "finite"),
+            ({"classifiers": {"seen": [], "unseen": []}}, "no probability"),
+            ({"chance_factors": {"seen": 1.0, "unseen": math.nan}}, "finite"),
             ({"lows": np.zeros(3)}, "lows"),
         ],
     )
