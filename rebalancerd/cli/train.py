@@ -98,12 +98,12 @@ def _train(cfg: "Config", store: "ModelStore", data: list[Path] | None, *, dry_r
 
 
 def _shipped(files: list[Path]) -> "list[LabelledMigration]":
-    from rebalancerd.predict.dataset import read_migrations
+    from rebalancerd.predict.dataset import read_both_views
 
     rows: list[LabelledMigration] = []
     for file in files:
         try:
-            rows += read_migrations(file)
+            rows += read_both_views(file)
         except ValueError as error:
             raise CliError(str(error), "mend or leave out this file; nothing was trained") from error
         except OSError as error:

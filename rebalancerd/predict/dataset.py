@@ -64,6 +64,15 @@ def read_migrations(path: Path, source: str = "best") -> tuple[LabelledMigration
     return tuple(rows)
 
 
+def read_both_views(path: Path) -> tuple[LabelledMigration, ...]:
+    """The rows as they are learned from: with libvirt's curve alone, and once more with the agent's where that was there.
+
+    Raises as ``read_migrations``.
+    """
+    exact = [row for row in read_migrations(path, "exact") if row.facts.dirty is not None]
+    return (*read_migrations(path, "sampled"), *exact)
+
+
 class _Cells:
     """One line; every reading names line and column where it fails."""
 

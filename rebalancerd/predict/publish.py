@@ -13,7 +13,7 @@ from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.labelled import LabelledMigration
 from rebalancerd.predict.artefact import save
 from rebalancerd.predict.cost import PhysicsCost
-from rebalancerd.predict.dataset import read_migrations
+from rebalancerd.predict.dataset import read_both_views, read_migrations
 from rebalancerd.predict.manifest import Manifest, digest_of
 from rebalancerd.predict.retrain import GOLDEN_ROWS
 from rebalancerd.predict.settings import PredictSettings
@@ -30,9 +30,7 @@ def publish(directory: Path) -> Manifest:
     Raises ValueError for data that cannot be used, OSError.
     """
     data = directory / "data"
-    # a row is learned from as it is seen with libvirt's calculation alone, and as with the host's agent, where that was there
-    exact = [row for row in read_migrations(data / TRAINED_ON, "exact") if row.facts.dirty is not None]
-    rows = [*read_migrations(data / TRAINED_ON, "sampled"), *exact]
+    rows = read_both_views(data / TRAINED_ON)
     settings = PredictSettings()
     model = train_cost(rows, settings, seed=SEED)
     kept_back = {p.stem: read_migrations(p) for p in sorted(data.glob("*.csv")) if p.name != TRAINED_ON}
