@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rebalancerd.clock import SystemClock
-from rebalancerd.cluster.cost import MigrationOptions
+from rebalancerd.cluster.cost import Candidate, MigrationOptions
 from rebalancerd.cluster.decision import OperatorState
 from rebalancerd.cluster.dirty import DirtyCurve
+from rebalancerd.cluster.known import migration_facts
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.lab.commands import LabError
 from rebalancerd.observe.dirty_pool import DirtyPool
@@ -155,24 +156,31 @@ def known_before(
     exact: DirtyCurve | None,
 ) -> dict[str, object]:
     """The input columns of a row: nothing that a daemon on a real cluster would not know."""
-    vm = snapshot.vm(uuid)
-    source, there = snapshot.host(vm.host), snapshot.host(destination)
+    asked = Candidate(
+        vm_uuid=uuid,
+        source=snapshot.vm(uuid).host,
+        destination=destination,
+        link_share=link_share,
+        options=options,
+    )
+    known = migration_facts(snapshot, asked)
+    assert known is not None
     return {
-        "memory_bytes": vm.facts.memory_bytes,
-        "resident_bytes": vm.load.memory_bytes,
-        "vcpus": vm.facts.vcpus,
-        "vm_cpu_cores": vm.load.cpu_cores,
-        "vm_steal_cores": vm.load.steal_cores,
-        **_curve("dirty", vm.dirty),
+        "memory_bytes": known.memory_bytes,
+        "resident_bytes": known.resident_bytes,
+        "vcpus": known.vcpus,
+        "vm_cpu_cores": known.vm_cpu_cores,
+        "vm_steal_cores": known.vm_steal_cores,
+        **_curve("dirty", known.dirty),
         **_curve("exact", exact),
-        "link_bytes_per_second": min(source.link_bytes_per_second, there.link_bytes_per_second),
-        "link_share": link_share,
+        "link_bytes_per_second": known.link_bytes_per_second,
+        "link_share": known.link_share,
         "bandwidth_bytes_per_second": options.bandwidth_bytes_per_second,
         "max_downtime_seconds": options.max_downtime_seconds,
         "auto_converge": options.auto_converge,
         "parallel": options.parallel,
-        "source_cores": source.cores,
-        "source_cpu_cores": source.load.cpu_cores,
-        "destination_cores": there.cores,
-        "destination_cpu_cores": there.load.cpu_cores,
+        "source_cores": known.source_cores,
+        "source_cpu_cores": known.source_cpu_cores,
+        "destination_cores": known.destination_cores,
+        "destination_cpu_cores": known.destination_cpu_cores,
     }
