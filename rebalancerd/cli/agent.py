@@ -8,6 +8,7 @@ from rebalancerd.cli.exits import USAGE, CliError
 from rebalancerd.cli.output import log_to_stderr, talk
 
 DEFAULT_LISTEN = "127.0.0.1:9178"
+DEFAULT_DIRTY_SECONDS = 10.0
 
 
 def agent(
@@ -22,20 +23,37 @@ def agent(
         list[str] | None,
         typer.Option("--name", help="Tell doctor whether this host resolves the name of another. May be repeated."),
     ] = None,
+    dirty: Annotated[
+        bool,
+        typer.Option("--dirty", help="Measure how fast guests dirty memory, by reading it; needs the right to."),
+    ] = False,
+    dirty_every: Annotated[
+        float, typer.Option("--dirty-every", metavar="SECONDS", help="Measure one guest that often, in turn.")
+    ] = DEFAULT_DIRTY_SECONDS,
 ) -> None:
     """Export this host's CPU, memory, swap, pressure and NIC rates over HTTP until stopped."""
     from rebalancerd.observe.agent import serve_agent
+    from rebalancerd.observe.agent_dirty import DIRTY_PATH, DirtyMeter
     from rebalancerd.observe.agent_surroundings import SurroundingsCollector
 
     log_to_stderr()
     surroundings = SurroundingsCollector(path or [], name or [])
     try:
-        running = serve_agent(listen, [surroundings])
+        meter = DirtyMeter(dirty_every) if dirty else None
+    except ValueError as error:
+        raise CliError(str(error), "see --dirty-every", code=USAGE) from error
+    try:
+        if meter is None:
+            running = serve_agent(listen, [surroundings])
+        else:
+            running = serve_agent(listen, [surroundings, meter], {DIRTY_PATH: meter.page})
     except ValueError as error:
         raise CliError(str(error), f"such as {DEFAULT_LISTEN} or [::1]:9178", code=USAGE) from error
     except OSError as error:
         raise CliError(f"cannot listen on {listen}: {error.strerror or error}", "choose another --listen") from error
     surroundings.start()
+    if meter is not None:
+        meter.start()
     talk(f"figures of this host on http://{running.address}/metrics")
     try:
         running.wait()

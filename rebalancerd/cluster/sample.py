@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rebalancerd.cluster.dirty import DirtyReading
+from rebalancerd.cluster.dirty import DirtyCurve, DirtyReading
 from rebalancerd.cluster.host import HostFacts
 from rebalancerd.cluster.vm import DomainState, VmFacts
 
@@ -48,8 +48,21 @@ class HostSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentCurve:
+    """A VM's dirty curve by its host's agent, over ``memory_bytes`` of it; or ``fault``, why it gives none."""
+
+    uuid: str
+    memory_bytes: int
+    curve: DirtyCurve | None
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSample:
-    """What a host's psutil agent exports; None is not told. Shares are 0 to 1 over 10 s, rates bytes per second."""
+    """What a host's psutil agent exports; None is not told. Shares are 0 to 1 over 10 s, rates bytes per second.
+
+    ``curves``: at most one per VM, of VMs that the host may not have. ``curves_fault``: why they could not be had.
+    """
 
     host: str
     cpu_cores: float | None = None
@@ -59,6 +72,8 @@ class AgentSample:
     psi_memory: float | None = None
     network_bytes_per_second: float | None = None
     clock_epoch_seconds: float | None = None
+    curves: tuple[AgentCurve, ...] = ()
+    curves_fault: str | None = None
 
 
 class CpuFit(StrEnum):

@@ -7,8 +7,9 @@ It answers GET requests with figures and does nothing else.
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 import psutil  # type: ignore[import-untyped]
@@ -134,9 +135,32 @@ def split_listen(listen: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def serve_agent(listen: str = DEFAULT_LISTEN, collectors: Sequence[Collector] = ()) -> RunningAgent:
-    """Answer on ``listen`` from a thread; port 0 takes a free one. ``collectors``: more to export. Raises ValueError, OSError.
+def _with_pages(figures: Any, pages: Mapping[str, Callable[[], bytes]]) -> Callable[[Any, Any], Iterable[bytes]]:
+    """A WSGI application that serves ``pages`` and leaves the rest to ``figures``."""
 
+    def answer(environ: Any, start_response: Any) -> Iterable[bytes]:
+        page = pages.get(environ["PATH_INFO"])
+        if page is None:
+            found: Iterable[bytes] = figures(environ, start_response)
+            return found
+        if environ["REQUEST_METHOD"] != "GET":
+            start_response("405 Method Not Allowed", [("Allow", "GET")])
+            return [b""]
+        body = page()
+        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    return answer
+
+
+def serve_agent(
+    listen: str = DEFAULT_LISTEN,
+    collectors: Sequence[Collector] = (),
+    pages: Mapping[str, Callable[[], bytes]] | None = None,
+) -> RunningAgent:
+    """Answer on ``listen`` from a thread; port 0 takes a free one. Raises ValueError, OSError.
+
+    ``collectors``: more to export. ``pages``: by path, what gives a JSON document; any other path shows the figures.
     There is no authentication: away from loopback it belongs on a management network or behind a proxy.
     """
     host, port = split_listen(listen)
@@ -145,4 +169,6 @@ def serve_agent(listen: str = DEFAULT_LISTEN, collectors: Sequence[Collector] = 
     for collector in collectors:
         registry.register(collector)
     server, thread = start_http_server(port, addr=host, registry=registry)
+    if pages:
+        server.set_app(_with_pages(server.get_app(), pages))
     return RunningAgent(server, thread)

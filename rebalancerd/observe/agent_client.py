@@ -4,20 +4,23 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from dataclasses import dataclass, replace
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from rebalancerd.cluster.sample import AgentSample
+from rebalancerd.cluster.sample import AgentCurve, AgentSample
 from rebalancerd.observe.agent import PREFIX
+from rebalancerd.observe.agent_curves import parse_curves
 from rebalancerd.ports import Clock
 
 log = structlog.get_logger(__name__)
 
 MOST_CHARACTERS = 1_000_000
+MOST_CURVE_BYTES = 2_000_000  # of 2048 VMs
+CURVES_FIGURE = (f"{PREFIX}_dirty_curves", "")
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 120.0
 MOST_BYTES_PER_SECOND = 1e12
 MOST_CPUS = 65536
@@ -48,7 +51,14 @@ class HttpAgents:
         self._urls = {host: _metrics_url(host, url) for host, url in urls.items()}
         self._monotonic: Callable[[], float] = time.monotonic if clock is None else clock.monotonic
         # no proxies from the environment, no redirects: an agent answers itself or not at all
-        self._client = httpx.Client(timeout=timeout, trust_env=False, follow_redirects=False, transport=transport)
+        self._client = httpx.Client(
+            timeout=timeout,
+            trust_env=False,
+            follow_redirects=False,
+            transport=transport,
+            headers={"Accept-Encoding": "identity"},
+        )
+        self._timeout = timeout
         self._lock = threading.Lock()
         self._last: dict[str, _Counters] = {}
         self._silent: set[str] = set()
@@ -58,8 +68,9 @@ class HttpAgents:
         url = self._urls.get(host)
         if url is None:
             return None
+        deadline = time.monotonic() + self._timeout  # for both answers: they must not make their host late
         try:
-            figures = parse_figures(self._fetch(url))
+            figures = parse_figures(self._fetch(url, MOST_CHARACTERS, deadline).decode("utf-8", "replace"))
         except (httpx.HTTPError, ValueError) as error:
             with self._lock:
                 first = host not in self._silent
@@ -68,23 +79,39 @@ class HttpAgents:
             if first:
                 log.warning("agent_silent", host=host, reason=f"{type(error).__name__}: {error}")
             return None
+        curves, fault = self._curves(url, deadline) if CURVES_FIGURE in figures else ((), None)
         with self._lock:
             self._silent.discard(host)
-            return self._sample(host, figures, self._monotonic())
+            sample = self._sample(host, figures, self._monotonic())
+        return replace(sample, curves=curves, curves_fault=fault)
 
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
 
-    def _fetch(self, url: str) -> str:
-        with self._client.stream("GET", url) as response:
+    def _curves(self, url: str, deadline: float) -> tuple[tuple[AgentCurve, ...], str | None]:
+        """Of an agent that says it has them: its curves, or why they cannot be used."""
+        try:
+            return parse_curves(self._fetch(urljoin(url, "dirty"), MOST_CURVE_BYTES, deadline)), None
+        except httpx.HTTPError as error:
+            return (), type(error).__name__
+        except ValueError as error:
+            return (), str(error)
+
+    def _fetch(self, url: str, most_bytes: int, deadline: float) -> bytes:
+        left = max(0.01, deadline - time.monotonic())
+        with self._client.stream("GET", url, timeout=left) as response:
             response.raise_for_status()
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise ValueError("answer is packed")  # what it unpacks to may be of any size
             body = bytearray()
             for chunk in response.iter_bytes():
                 body += chunk
-                if len(body) > MOST_CHARACTERS:
-                    raise ValueError(f"answer is longer than {MOST_CHARACTERS} bytes")
-        return body.decode("utf-8", "replace")
+                if len(body) > most_bytes:
+                    raise ValueError(f"answer is longer than {most_bytes} bytes")
+                if time.monotonic() > deadline:
+                    raise ValueError(f"answer took longer than {self._timeout:g} s")
+        return bytes(body)
 
     def _sample(self, host: str, figures: Figures, now: float) -> AgentSample:
         def gauge(name: str, label: str = "", most: float = 2.0**60) -> float | None:

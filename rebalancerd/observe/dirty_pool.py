@@ -62,21 +62,24 @@ class DirtyPool:
         by_period: dict[float, list[float]] = defaultdict(list)
         for reading in fresh:
             by_period[reading.period_seconds].append(min(reading.unique_bytes, float(memory_bytes)))
-        points = tuple(
-            _point(period, by_period[period], memory_bytes, self._sampling) for period in sorted(by_period)
-        )
+        points = tuple(_point(period, by_period[period], memory_bytes, self._sampling) for period in sorted(by_period))
         return DirtyCurve(points=points, age_seconds=now - max(r.taken_at for r in fresh))
+
+
+def least_error(unique_bytes: float, memory_bytes: int, how: Sampling) -> float:
+    """Standard error, bytes, of one look at a sample of the pages."""
+    pages = max(1.0, how.pages(memory_bytes))
+    doubt = 1.0 / (pages + 2)  # no change among n pages is no proof of none, and n changes none of all
+    share = min(1.0 - doubt, max(unique_bytes / memory_bytes, doubt))
+    return math.sqrt(share * (1.0 - share) / pages) * memory_bytes
 
 
 def _point(period: float, values: list[float], memory_bytes: int, how: Sampling) -> DirtyPoint:
     count = len(values)
     mean = math.fsum(values) / count
     spread = math.fsum((v - mean) ** 2 for v in values) / (count - 1) if count > 1 else 0.0
-    pages = max(1.0, how.pages(memory_bytes))
-    share = min(1.0, max(mean / memory_bytes, 1.0 / (pages + 2)))  # no change among n pages is no proof of none
-    sampling = share * (1.0 - share) / pages * float(memory_bytes) ** 2
     rounding = (how.rounded_bytes_per_second * period) ** 2 / 12
-    variance = max(spread, sampling + rounding) / count
+    variance = max(spread, least_error(mean, memory_bytes, how) ** 2 + rounding) / count
     return DirtyPoint(
         period_seconds=period, unique_bytes=mean, standard_error_bytes=math.sqrt(variance), readings=count
     )

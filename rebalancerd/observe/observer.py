@@ -15,6 +15,7 @@ from rebalancerd.cluster.sample import AgentSample, HostSample
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot, Unknown
 from rebalancerd.cluster.vm import DomainState, VmFacts
+from rebalancerd.observe.agent_curves import AgentCurves
 from rebalancerd.observe.assemble import agent_over, host_of, stand_in_facts, vm_of
 from rebalancerd.observe.cpu_table import CpuTable
 from rebalancerd.observe.dirty_pool import DirtyPool
@@ -69,6 +70,7 @@ class Observer:
         self._watches = {host.name: HostWatch(host) for host in hosts}
         self._rates = Rates(longest_seconds=settings.stale_after_seconds)
         self._pool = DirtyPool(settings.probe_pool_seconds)
+        self._told = AgentCurves(settings.probe_pool_seconds)
         self._rolling = RollingProbe(settings.probe_periods_seconds)
         self._cpu = CpuTable()
         self._lock = threading.RLock()
@@ -150,6 +152,7 @@ class Observer:
     def _take(self, name: str, answer: _Answer, now: float) -> bool:
         watch = self._watches[name]
         watch.agent = answer.agent
+        self._told.take(name, answer.agent, now)
         if answer.sample is None:
             if watch.error is None:
                 log.warning("host_lost", host=name, reason=answer.error)
@@ -340,7 +343,7 @@ class Observer:
             duplicates = duplicate_host_uuids(
                 {n: w.sample.facts.uuid for n, w in self._watches.items() if w.sample is not None}
             )
-            unknowns = [*self._placement.unknowns]
+            unknowns = [*self._placement.unknowns, *self._told.unknowns()]
             hosts = []
             for name, watch in self._watches.items():
                 reason = watch.unusable(now, self.settings, duplicates.get(name))
@@ -353,8 +356,11 @@ class Observer:
                 domain = standing.sighting.domain
                 facts = self._facts.get(uuid) or stand_in_facts(domain)
                 load = self._watches[standing.sighting.host].vm_loads.get(uuid)
-                dirty = self._pool.curve(uuid, self._clock.wall(), facts.memory_bytes)
+                by_libvirt = self._pool.curve(uuid, self._clock.wall(), facts.memory_bytes)
+                dirty, doubt = self._told.choose(uuid, standing.sighting.host, facts.memory_bytes, by_libvirt, now)
                 vms.append(vm_of(standing, facts, load, dirty, self.settings.rules))
+                if doubt is not None:
+                    unknowns.append(Unknown(subject=uuid, field="dirty", reason=doubt))
                 unknowns += [Unknown(subject=uuid, field="facts", reason=fault) for fault in facts.faults]
                 if domain.fault is not None:
                     unknowns.append(Unknown(subject=uuid, field="domain", reason=domain.fault))

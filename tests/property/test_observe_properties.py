@@ -9,19 +9,22 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rebalancerd.cluster.dirty import DirtyReading
+from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint, DirtyReading
 from rebalancerd.cluster.host import HostFacts
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import Mode, VmPolicy
-from rebalancerd.cluster.sample import DomainSample, HostSample
+from rebalancerd.cluster.sample import AgentSample, DomainSample, HostSample
 from rebalancerd.cluster.vm import DomainState, VmFacts
-from rebalancerd.observe.dirty_pool import DirtyPool
+from rebalancerd.observe.agent_curves import AgentCurves, parse_curves
+from rebalancerd.observe.dirty_pool import BY_LIBVIRT, DirtyPool, Sampling
 from rebalancerd.observe.domain_stats import completion_of, dirty_status, domain_sample, progress_of
 from rebalancerd.observe.domain_xml import parse_domain
 from rebalancerd.observe.history import VM_CPU, History, Tier
 from rebalancerd.observe.host_uri import HostUriError, check_uri
+from rebalancerd.observe.memory_pages import BY_PAGES
 from rebalancerd.observe.placement import Sighting, place
 from rebalancerd.observe.policy_xml import effective_policy
+from rebalancerd.observe.qemu_processes import of_command
 from rebalancerd.observe.rates import Rates
 from rebalancerd.observe.safe_xml import DomainXmlError
 from rebalancerd.observe.settings import PolicyRule
@@ -206,9 +209,12 @@ def test_merging_never_loosens_a_mode_nor_grants_post_copy_by_metadata(
         max_size=12,
     ),
     st.integers(1, 2**40),
+    st.sampled_from([BY_LIBVIRT, BY_PAGES]),
 )
-def test_a_pooled_curve_is_finite_ordered_and_within_the_memory(readings: list[DirtyReading], size: int) -> None:
-    pool = DirtyPool(100.0)
+def test_a_pooled_curve_is_finite_ordered_and_within_the_memory(
+    readings: list[DirtyReading], size: int, sampling: Sampling
+) -> None:
+    pool = DirtyPool(100.0, sampling)
     for reading in readings:
         pool.add("v", reading)
     curve = pool.curve("v", 100.0, size)
@@ -216,6 +222,88 @@ def test_a_pooled_curve_is_finite_ordered_and_within_the_memory(readings: list[D
         assert all(0 <= p.unique_bytes <= size for p in curve.points)
         assert all(math.isfinite(p.standard_error_bytes) and p.standard_error_bytes > 0 for p in curve.points)
         assert 0 <= curve.age_seconds <= 100
+
+
+# what an agent may answer: nearly right, or anything at all
+VM_UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
+figures = (
+    st.sampled_from([0, 1, 2, 0.05, 1.0, 4.0, 2**20, 2**30]) | st.floats() | st.integers() | st.none() | st.booleans()
+)
+
+
+@st.composite
+def almost_answers(draw: st.DrawFn) -> object:
+    """A sound answer with up to two figures of it replaced."""
+    ends = st.lists(st.floats(0.01, 10.0), min_size=2, max_size=5, unique=True)
+    points: list[dict[str, object]] = [
+        {
+            "period_seconds": period,
+            "unique_bytes": draw(st.floats(0, 2**30)),
+            "standard_error_bytes": draw(st.floats(0, 2**30)),
+            "readings": draw(st.integers(1, 100)),
+        }
+        for period in sorted(draw(ends))
+    ]
+    age = draw(st.floats(0, 2000))
+    vm: dict[str, object] = {
+        "uuid": VM_UUID,
+        "memory_bytes": 2**30,
+        "age_seconds": age,
+        "points": points,
+        "reason": None,
+    }
+    answer: dict[str, object] = {"format": 1, "vms": [vm]}
+    for _ in range(draw(st.integers(0, 2))):
+        part = draw(st.sampled_from([answer, vm, *points]))
+        part[draw(st.sampled_from(sorted(part)))] = draw(figures | st.text(max_size=3))
+    return answer
+
+
+answers = almost_answers() | st.recursive(
+    figures | st.text(max_size=5), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner)
+)
+seen_by_libvirt = st.none() | st.builds(
+    lambda unique, error: DirtyCurve(
+        points=(DirtyPoint(period_seconds=1.0, unique_bytes=unique, standard_error_bytes=error, readings=1),), age_seconds=1.0
+    ),
+    st.floats(0, 2**30),
+    st.floats(0, 2**28),
+)  # fmt: skip
+
+
+@given(answers.map(lambda told: json.dumps(told).encode()) | st.binary(), seen_by_libvirt, st.floats(0, 1e7))
+@settings(max_examples=400)
+def test_no_answer_of_an_agent_fails_or_makes_a_curve_that_cannot_be(
+    body: bytes, libvirt: DirtyCurve | None, later: float
+) -> None:
+    try:
+        told = AgentSample(host="h", curves=parse_curves(body))
+    except ValueError as error:
+        told = AgentSample(host="h", curves_fault=str(error))
+    kept = AgentCurves(1800.0)
+    kept.take("h", told, 5.0)
+    curve, doubt = kept.choose(VM_UUID, "h", 2**30, libvirt, 5.0 + later)
+    if curve is None or curve == libvirt:
+        return
+    assert doubt is None
+    assert 0 <= curve.age_seconds <= 1800
+    assert curve.points[-1].period_seconds >= 1
+    for point in curve.points:
+        assert 0 <= point.unique_bytes <= 2**30
+        assert 0 < point.standard_error_bytes <= 2**30
+        assert point.readings >= 1
+
+
+@given(
+    st.lists(
+        st.sampled_from(["-uuid", "-m", "-object", VM_UUID, "size=4g", "memory-backend-ram"]) | st.text(), max_size=12
+    )
+)
+def test_no_command_line_fails(words: list[str]) -> None:
+    told = of_command(["/usr/bin/qemu-system-x86_64", *words])
+    if told is not None:
+        assert told[0].count("-") == 4
+        assert (told[1] > 0) or told[2] is not None
 
 
 ids = st.sampled_from(["a", "b", "c", "../d", "e\x00"])
