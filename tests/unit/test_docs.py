@@ -12,6 +12,7 @@ import typer.main
 from rebalancerd.cli.app import app
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.observe.agent import HostCollector
+from rebalancerd.observe.agent_dirty import DirtyMeter
 from rebalancerd.observe.agent_surroundings import SurroundingsCollector
 from rebalancerd.serve.health import HealthCode
 from rebalancerd.serve.metrics import Metrics
@@ -120,7 +121,8 @@ def test_every_health_code_has_its_row() -> None:
 
 def test_every_metric_is_listed_and_no_other() -> None:
     names = set()
-    for collector in (Metrics().registry, HostCollector(), SurroundingsCollector(["/etc"], ["localhost"])):
+    around = SurroundingsCollector(["/etc"], ["localhost"])
+    for collector in (Metrics().registry, HostCollector(), around, DirtyMeter()):
         for family in collector.collect():
             names.add(family.name + ("_total" if family.type == "counter" else ""))
     section = GUIDE.read_text("utf-8").partition("\n## Metrics\n")[2].partition("\n## ")[0]

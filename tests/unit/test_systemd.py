@@ -11,6 +11,8 @@ from rebalancerd import config
 from rebalancerd.predict.store import REQUEST
 
 UNITS = Path(__file__).parents[2] / "systemd"
+GUIDE = Path(__file__).parents[2] / "docs" / "operator-guide.md"
+AGENT = "rebalancerd-agent.service"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -75,3 +77,48 @@ def test_systemd_understands_every_line(unit: str) -> None:
     )
 
     assert [line for line in shown.stderr.splitlines() if "not executable" not in line] == []
+
+
+def documented_drop_in() -> str:
+    """What the guide puts into the agent's unit for --dirty."""
+    (block,) = re.findall(r"^  ```ini\n(  \[Service\]\n.*?)^  ```", GUIDE.read_text("utf-8"), re.M | re.S)
+    return "".join(line.removeprefix("  ") for line in block.splitlines(keepends=True))
+
+
+def test_the_shipped_agent_may_read_nobodys_memory() -> None:
+    """What measuring guests needs is in the drop-in alone."""
+    shipped, more = (UNITS / AGENT).read_text(), documented_drop_in()
+
+    for line in ("CapabilityBoundingSet=", "AmbientCapabilities=", "PrivateUsers=yes"):
+        assert line in shipped.splitlines()
+    assert "--dirty" not in shipped
+    assert "--dirty" in more
+    for kind in ("CapabilityBoundingSet", "AmbientCapabilities"):
+        assert f"{kind}=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH" in more.splitlines()
+    assert "DAC_OVERRIDE" not in more, "it may not write"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_understands_the_documented_drop_in(tmp_path: Path) -> None:
+    """Every line of it, and the unit with it is still well closed."""
+    unit = tmp_path / AGENT
+    shutil.copy(UNITS / AGENT, unit)
+    drop_in = tmp_path / f"{AGENT}.d" / "override.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text(documented_drop_in())
+
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    shown = subprocess.run(
+        ["systemd-analyze", "security", "--no-pager", "--offline=yes", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert [line for line in verified.stderr.splitlines() if "not executable" not in line] == []
+    assert re.search(r"^✗ CapabilityBoundingSet=~CAP_SYS_PTRACE ", shown.stdout, re.M), "the drop-in was not read"
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", shown.stdout)
+    assert found, shown.stdout + shown.stderr
+    assert float(found.group(1)) <= 2.0
