@@ -62,6 +62,7 @@ class HttpAgents:
         self._lock = threading.Lock()
         self._last: dict[str, _Counters] = {}
         self._silent: set[str] = set()
+        self._without_curves: set[str] = set()
 
     def read(self, host: str) -> AgentSample | None:
         """The agent's figures; None if the host names no agent or it does not answer."""
@@ -80,6 +81,11 @@ class HttpAgents:
                 log.warning("agent_silent", host=host, reason=f"{type(error).__name__}: {error}")
             return None
         curves, fault = self._curves(url, deadline) if CURVES_FIGURE in figures else ((), None)
+        with self._lock:
+            first = fault is not None and host not in self._without_curves
+            (self._without_curves.discard if fault is None else self._without_curves.add)(host)
+        if first:
+            log.warning("agent_curves_refused", host=host, reason=fault)
         with self._lock:
             self._silent.discard(host)
             sample = self._sample(host, figures, self._monotonic())

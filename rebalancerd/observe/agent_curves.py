@@ -11,11 +11,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import structlog
+
 from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint
 from rebalancerd.cluster.sample import AgentCurve, AgentSample
 from rebalancerd.cluster.snapshot import Unknown
 from rebalancerd.observe.dirty_pool import MOST_READINGS, least_error
 from rebalancerd.observe.memory_pages import BY_PAGES
+
+log = structlog.get_logger(__name__)
 
 FORMAT = 1
 MOST_VMS, MOST_POINTS, MOST_REASON = 2048, 16, 200
@@ -119,6 +123,7 @@ class AgentCurves:
     def __init__(self, keep_seconds: float) -> None:
         self._keep = keep_seconds
         self._hosts: dict[str, _Told] = {}
+        self._logged: set[tuple[str, str]] = set()  # VM, kind of doubt
 
     def take(self, host: str, sample: AgentSample | None, now: float) -> None:
         """Of an agent that is silent, or that cannot give its curves, the last ones are kept while they are fresh."""
@@ -137,17 +142,35 @@ class AgentCurves:
         entry = None if told is None else told.curves.get(uuid.lower())
         if told is None or entry is None:
             return libvirt, None
+        age = (0.0 if entry.curve is None else entry.curve.age_seconds) + max(0.0, now - told.at)
+        doubt = self._doubt(entry, age, memory_bytes, libvirt)
+        if doubt is not None:
+            kind, detail = doubt
+            if (uuid, kind) not in self._logged:
+                self._logged.add((uuid, kind))
+                log.info("agent_curve_not_used", vm=uuid, host=host, reason=detail, told="once")
+            return libvirt, f"by its host's agent: {detail}"
+        assert entry.curve is not None
+        inside = (replace(p, unique_bytes=min(p.unique_bytes, float(memory_bytes))) for p in entry.curve.points)
+        return DirtyCurve(points=tuple(inside), age_seconds=age), None
+
+    def _doubt(
+        self, entry: AgentCurve, age: float, memory_bytes: int, libvirt: DirtyCurve | None
+    ) -> tuple[str, str] | None:
+        """Kind and detail of what speaks against a curve."""
         if entry.curve is None:
-            return libvirt, f"by its host's agent: {entry.fault}"
-        curve = replace(entry.curve, age_seconds=entry.curve.age_seconds + max(0.0, now - told.at))
-        if curve.age_seconds > self._keep:
-            return libvirt, "by its host's agent: the curve is stale"
+            return "fault", str(entry.fault)
+        if age > self._keep:
+            return "stale", "the curve is stale"
         if abs(entry.memory_bytes - memory_bytes) > SAME_MEMORY * memory_bytes:
-            return libvirt, f"by its host's agent: measured {entry.memory_bytes} of {memory_bytes} bytes"
-        if libvirt is not None and _contradicted(curve, libvirt):
-            return libvirt, "by its host's agent: libvirt saw far more written"
-        inside = (replace(p, unique_bytes=min(p.unique_bytes, float(memory_bytes))) for p in curve.points)
-        return replace(curve, points=tuple(inside)), None
+            return "memory", f"measured {entry.memory_bytes} of {memory_bytes} bytes"
+        if libvirt is not None and _contradicted(entry.curve, libvirt):
+            return "contradicted", "libvirt saw far more written"
+        return None
+
+    def keep(self, uuids: frozenset[str]) -> None:
+        """Forget what was logged of every other VM."""
+        self._logged = {(uuid, kind) for uuid, kind in self._logged if uuid in uuids}
 
     def unknowns(self) -> list[Unknown]:
         """Hosts whose agents could not give their curves."""

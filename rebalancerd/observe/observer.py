@@ -224,6 +224,7 @@ class Observer:
             del self._stood[uuid]
         self._pool.keep(present)
         self._rolling.keep(present)
+        self._told.keep(present)
 
     def _record(self) -> None:
         """One tick of history: what hosts that answered just now said."""

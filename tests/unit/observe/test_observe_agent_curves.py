@@ -1,12 +1,14 @@
 """Curves that agents tell: what is believed of an answer, and when the observer uses it for a VM."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from observe_world import UUIDS, Guest, HandAgents, HandClock, HandProbe, HandRead, facts_of
 
 from rebalancerd.cluster.decision import OperatorState
@@ -195,6 +197,42 @@ def test_curves_that_cannot_be_had_cost_no_figure(dirty: httpx.Response | Except
     assert fault in (sample.curves_fault or "")
 
 
+def test_an_agent_whose_curves_are_refused_is_told_once() -> None:
+    pages = [b"x", b"y", answer(), b"z"]
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        metrics = request.url.path == "/metrics"
+        return httpx.Response(200, content=FIGURES.encode() if metrics else pages.pop(0))
+
+    agents = HttpAgents({"h1": "http://a:1"}, clock=HandClock(), transport=httpx.MockTransport(reply))
+    with structlog.testing.capture_logs() as logs:
+        found = [agents.read("h1") for _ in range(4)]
+    agents.close()
+    assert [len(sample.curves) for sample in found if sample is not None] == [0, 0, 1, 0]
+    assert [entry["event"] for entry in logs] == ["agent_curves_refused"] * 2
+
+
+def test_an_answer_that_drips_does_not_hold_up_its_host() -> None:
+    """Each piece comes in time, the whole does not."""
+
+    class Drip(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            for _ in range(1000):
+                time.sleep(0.01)
+                yield b" "
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/metrics":
+            return httpx.Response(200, text=FIGURES)
+        return httpx.Response(200, stream=Drip())
+
+    agents = HttpAgents({"h1": "http://a:1"}, timeout=0.1, clock=HandClock(), transport=httpx.MockTransport(reply))
+    sample = agents.read("h1")
+    agents.close()
+    assert sample is not None
+    assert sample.curves_fault == "answer took longer than 0.1 s"
+
+
 def test_a_packed_answer_is_not_unpacked() -> None:
     import gzip
 
@@ -313,6 +351,19 @@ def test_where_it_cannot_be_used_libvirts_readings_stand(world: World, told: Age
     seen = world.tick()
     assert periods(seen) == [1.0]
     assert seen.unknowns == (Unknown(subject=U, field="dirty", reason=f"by its host's agent: {reason}"),)
+
+
+def test_why_a_curve_is_not_used_is_logged_once(world: World) -> None:
+    structlog.reset_defaults()  # a command run in this process by another test may have raised the level
+    with structlog.testing.capture_logs() as logs:
+        for number in range(3):
+            world.tell(AgentCurve(uuid=U, memory_bytes=0, curve=None, fault=f"another word {number}"))
+            world.tick()
+            world.look()
+        world.tell(AgentCurve(uuid=U, memory_bytes=GIB // 2, curve=CURVE.curve))
+        world.tick()
+    said = [entry["reason"] for entry in logs if entry["event"] == "agent_curve_not_used"]
+    assert said == ["another word 0", f"measured {GIB // 2} of {GIB} bytes"]
 
 
 def test_no_agent_makes_a_vm_look_quiet_that_libvirt_saw_writing(world: World) -> None:
