@@ -111,6 +111,7 @@ def calibrated(physics: Physics, constants: Calibration, dirty_scale: float = 1.
             deadline_seconds=deadline,
             auto_converge=inputs.auto[first],
             curves=curves,
+            cpu_share=np.clip(np.nan_to_num(inputs.cpu[row] / np.maximum(1.0, inputs.vcpus[row]), nan=1.0), 0.0, 1.0),
         )
     )
     return Calibrated(

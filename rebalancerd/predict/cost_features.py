@@ -36,10 +36,14 @@ FEATURES = (
     "curve_error",
     "switch_seen",
 )
+# what tells whether a pre-copy ends, by how far the dirty curve was looked into: with libvirt's whole seconds alone only
+# what the simulation says means the same for guests that were never seen
+CHANCE_FEATURES = {"seen": FEATURES, "unseen": ("converging_scale", "log_switch_ratio", "log_deadline_ratio")}
 # "would it still end if the guest dirtied so many times as much?": asked of the simulation, from much less to much more
 DIRTY_SCALES = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0)
 # whether the destination has CPU to spare, not how much: so candidates of one VM look alike, and are predicted at once
 SHORT_OF_CPU = 0.85
+AMPLE_TIME = 1.0  # log; a deadline further off than e times what is expected tells nothing more
 SHORT_SECONDS, LONG_SECONDS = 1.0, 4.0
 SEEN_FACTOR = 2.0  # the allowed downtime was looked into if the shortest period is no longer than twice that
 _NOISE_BYTES = float(1024 * PAGE_BYTES)
@@ -71,7 +75,7 @@ def features(physics: Physics, constants: Calibration) -> tuple[Floats, Calibrat
                 np.log(base.downtime_seconds),
                 np.log(base.link),
                 np.log(np.maximum(switch, _FLOOR_BYTES) / (base.rate * downtime[physics.first])),
-                np.log(deadline / base.seconds),
+                np.minimum(np.log(deadline / base.seconds), AMPLE_TIME),
                 np.log(base.rate / base.link),
             )
         )[kind]

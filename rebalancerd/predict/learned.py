@@ -20,7 +20,7 @@ from rebalancerd.predict.alike import Alike
 from rebalancerd.predict.calibration import Calibrated, Calibration
 from rebalancerd.predict.cost import MISSING, Physics
 from rebalancerd.predict.cost_columns import Column, CostColumns
-from rebalancerd.predict.cost_features import FEATURES, features
+from rebalancerd.predict.cost_features import CHANCE_FEATURES, FEATURES, features
 from rebalancerd.predict.cost_inputs import CostInputs
 from rebalancerd.predict.cost_state import CostState, check_state
 from rebalancerd.predict.settings import PredictSettings
@@ -28,6 +28,7 @@ from rebalancerd.predict.settings import PredictSettings
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 UNLIKE = "like_training"  # named in inputs_missing where a feature lies outside what the model was trained on
+CHANCE_COLUMNS = {view: [FEATURES.index(name) for name in names] for view, names in CHANCE_FEATURES.items()}
 CORRECTION_MOST = 1.5  # log; a larger correction says that something else is wrong, and the bound is to say so
 WIDENING_MOST = 3.0  # log
 LEAST_SPREAD = 0.02
@@ -59,6 +60,8 @@ class LearnedCost:
 
     def _predict(self, inputs: CostInputs) -> CostColumns:
         physics = Physics(inputs, self._settings)
+        if not len(inputs):
+            return physics.columns()
         found, base = features(physics, self._constants)
         unlike = inputs.known & _unlike(found, self._state["lows"], self._state["highs"])
         missing = np.column_stack((physics.missing(), unlike))
@@ -99,7 +102,7 @@ class LearnedCost:
         chance, upper = np.empty(len(found)), np.empty(len(found))
         for view, mine in (("seen", seen), ("unseen", ~seen)):
             if mine.any():
-                chance[mine] = chance_of(self._state["classifiers"][view], found[mine])
+                chance[mine] = chance_of(self._state["classifiers"][view], found[mine], view)
                 upper[mine] = lifted_chance(chance[mine], self._state["chance_factors"][view])
         made["non_convergence"] = Column.of(chance, upper)
         return made
@@ -122,9 +125,10 @@ def spread_of(regressor: Any, found: Floats) -> Floats:
     return np.maximum(np.asarray(regressor.predict(found), dtype=np.float64), LEAST_SPREAD)
 
 
-def chance_of(classifiers: Sequence[Any], found: Floats) -> Floats:
-    """P(does not converge), shape (N,), never quite sure."""
-    chances = np.mean([c.predict_proba(found)[:, 1] for c in classifiers], axis=0)
+def chance_of(classifiers: Sequence[Any], found: Floats, view: str) -> Floats:
+    """P(does not converge), shape (N,), never quite sure; of all features, of which a view's classifiers take their own."""
+    told = found[:, CHANCE_COLUMNS[view]]
+    chances = np.mean([c.predict_proba(told)[:, 1] for c in classifiers], axis=0)
     clipped: Floats = np.clip(chances, 0.001, 0.999)
     return clipped
 

@@ -19,6 +19,7 @@ PAGE_OVERHEAD = (PAGE_BYTES + PAGE_HEADER_BYTES) / PAGE_BYTES
 THROTTLE_FIRST, THROTTLE_STEP, THROTTLE_MAX = 0.20, 0.10, 0.99
 DIRTY_SHARE_THROTTLE = 0.5
 STALL_TOLERANCE = 1e-6
+LEAST_CPU_SHARE = 0.02
 MAX_ROUNDS = 10_000
 
 Floats = NDArray[np.float64]
@@ -109,7 +110,8 @@ class PrecopyInputs:
     ``resident_bytes``: RAM that is not zero. ``zero_bytes``: RAM that is (8 bytes a page on the wire).
     ``rate_bytes_per_second``: what pre-copy runs at, after cap and share; ``link_bytes_per_second``: what the
     switch-over runs at, no smaller. ``max_downtime_seconds``: the allowed downtime. ``deadline_seconds``: a pre-copy
-    longer than this does not converge.
+    longer than this does not converge. ``cpu_share``: share of its vCPUs that the guest keeps busy, None for all of them:
+    a throttled guest dirties less only once what is left of its vCPUs is less than it needs.
     """
 
     resident_bytes: Floats
@@ -120,6 +122,7 @@ class PrecopyInputs:
     deadline_seconds: Floats
     auto_converge: Bools
     curves: DirtyCurves
+    cpu_share: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,11 +191,19 @@ class _Run:
         self.sent[live] += left
         self.seconds[live] += took
         self.throttled[live] += took * self.throttle[live]
-        dirtied = i.curves.take(live).at(took) * PAGE_OVERHEAD * (1 - self.throttle[live])
+        dirtied = i.curves.take(live).at(took) * PAGE_OVERHEAD * self._pace(live)
         rising = self._throttle(live, left, dirtied)
         self.left[live] = dirtied
         stalled = (dirtied >= left * (1 - STALL_TOLERANCE)) & ~rising
         return live[~stalled & (self.seconds[live] <= i.deadline_seconds[live])]
+
+    def _pace(self, live: NDArray[np.intp]) -> Floats:
+        """Share of its unthrottled dirtying that the throttled guest goes on with."""
+        left = 1 - self.throttle[live]
+        if self.inputs.cpu_share is None:
+            return left
+        pace: Floats = np.minimum(1.0, left / np.maximum(self.inputs.cpu_share[live], LEAST_CPU_SHARE))
+        return pace
 
     def _throttle(self, live: NDArray[np.intp], sent: Floats, dirtied: Floats) -> Bools:
         """Auto-converge after a round: raise the throttle at every second strike. True where it can still rise."""

@@ -20,7 +20,15 @@ from rebalancerd.predict.cost_inputs import CostInputs
 from rebalancerd.predict.cost_state import REGRESSED, CostState
 from rebalancerd.predict.dataset import sound
 from rebalancerd.predict.estimators import classifiers, fit, regressors, spread_regressor
-from rebalancerd.predict.learned import LEAST_SPREAD, LearnedCost, chance_of, is_seen, mean_of, spread_of
+from rebalancerd.predict.learned import (
+    CHANCE_COLUMNS,
+    LEAST_SPREAD,
+    LearnedCost,
+    chance_of,
+    is_seen,
+    mean_of,
+    spread_of,
+)
 from rebalancerd.predict.likeness import likeness
 from rebalancerd.predict.scoring import CHANCE_LIMIT, CostScore, score_cost
 from rebalancerd.predict.settings import PredictSettings
@@ -34,6 +42,7 @@ VISIBLE_BYTES = 4.0 * MIB  # less is what the guest's own kernel does
 OWN_GROUPS = 5
 COVERAGE = 0.91  # of the bounds on unseen groups; a little above the 90 % that is promised
 CHANCE_MISSED = 0.02  # share of unseen runs that never ended and may fall below CHANCE_LIMIT
+CAUTIOUS_FACTOR = 10.0
 DISTURBED_WEIGHT = 0.3
 CONCURRENT_WEIGHT = 0.6  # what one of two takes depends on the other, which nobody knows before
 OWN_ROWS_EVEN = 30.0  # so many own rows weigh as much as all shipped ones together
@@ -101,7 +110,7 @@ def train_cost(
         fitted = _fit_figure(every, table, unseen, name, seed)
         for part, value in zip(parts, fitted, strict=True):
             parts[part][name] = value
-    chance = _fit_chance(every, table, unseen, seed)
+    chance = _fit_chance(every, table, unseen)
     state = CostState(
         features=list(FEATURES),
         calibration=constants.values(),
@@ -228,11 +237,10 @@ class _Chance:
     factors: dict[str, float]
 
 
-def _fit_chance(every: _Rows, table: _Table, unseen: dict[int, _Table], seed: int) -> _Chance:
+def _fit_chance(every: _Rows, table: _Table, unseen: dict[int, _Table]) -> _Chance:
     """A view with too few rows of its own is learned from all.
 
-    The factor is such that of unseen runs that never ended all but ``CHANCE_MISSED`` come out above ``CHANCE_LIMIT``.
-    Runs of guests that were not seen to dirty anything are not counted: nothing could have told.
+    Runs of guests that were not seen to dirty anything do not count for the factor: nothing could have told.
     """
     failing, visible = ~every.succeeded, np.array([_dirties(r) for r in every.rows])
     chance = _Chance({}, {})
@@ -244,16 +252,34 @@ def _fit_chance(every: _Rows, table: _Table, unseen: dict[int, _Table], seed: in
         for group, other in unseen.items():
             out, kept = rows & (every.groups == group), rows & (every.groups != group)
             if out.any() and failing[kept].any() and not failing[kept].all():
-                models = [fit(m, other.found[kept], failing[kept], every.weights[kept]) for m in classifiers(seed)]
-                told[out] = chance_of(models, other.found[out])
-        counted = np.sort(told[failing & visible & np.isfinite(told)])
-        missed = float(counted[int(CHANCE_MISSED * len(counted))]) if len(counted) else CHANCE_LIMIT
-        wanted = CHANCE_LIMIT / (1 - CHANCE_LIMIT)
-        chance.factors[view] = float(np.clip(1.001 * wanted * (1 - missed) / missed, 1.0, 1000.0))
-        chance.classifiers[view] = [
-            fit(m, table.found[rows], failing[rows], every.weights[rows]) for m in classifiers(seed)
-        ]
+                told[out] = chance_of(_classifiers(every, other, kept, view), other.found[out], view)
+        chance.factors[view] = _chance_factor(told[failing & visible & np.isfinite(told)])
+        chance.classifiers[view] = _classifiers(every, table, rows, view)
     return chance
+
+
+def _classifiers(every: _Rows, table: _Table, rows: Bools, view: str) -> list[Any]:
+    """Fitted on those rows."""
+    told, failing = table.found[rows][:, CHANCE_COLUMNS[view]], ~every.succeeded[rows]
+    return [fit(m, told, failing, every.weights[rows]) for m in classifiers()]
+
+
+def _chance_factor(chances: Floats) -> float:
+    """What the odds must be multiplied by so that all but ``CHANCE_MISSED`` of runs that never end pass ``CHANCE_LIMIT``.
+
+    ``chances``: said of some that were not learned from. They are too few to read so small a quantile off, so it is that
+    of a normal distribution fitted to their log odds, as a prediction for one more (Student's t); never less cautious
+    than the quantile itself.
+    """
+    if len(chances) < 2:
+        return CAUTIOUS_FACTOR
+    from scipy.stats import t
+
+    odds = np.log(chances / (1 - chances))
+    count = len(odds)
+    predicted = float(odds.mean() + t.ppf(CHANCE_MISSED, count - 1) * odds.std(ddof=1) * np.sqrt(1 + 1 / count))
+    least = min(predicted, float(np.sort(odds)[int(CHANCE_MISSED * count)]))
+    return float(np.clip(1.001 * np.exp(np.log(CHANCE_LIMIT / (1 - CHANCE_LIMIT)) - least), 1.0, 1000.0))
 
 
 def _dirties(row: LabelledMigration) -> bool:

@@ -200,6 +200,18 @@ class TestState:
             LearnedCost.of_state([], "x", SETTINGS)  # type: ignore[arg-type]
 
 
+def test_nothing_asked_is_nothing_answered(model):
+    assert tuple(model.predict_facts([], [])) == ()
+    assert tuple(model.costs(Snapshot(taken_at=0.0, hosts=(), vms=()), [])) == ()
+
+
+def test_a_daemons_long_deadline_is_nothing_unlike_training(model):
+    """Harvested runs are cut off within a minute, a daemon's after many: that alone must not cost its bounds."""
+    row = synthetic(4, seed=6)[0]
+    (got,) = model.predict_facts([row.facts], [SETTINGS.deadline_seconds])
+    assert UNLIKE not in got.inputs_missing
+
+
 def test_a_batch_is_predicted_as_each_alone(model):
     rows = synthetic(30, seed=30)
     together = predicted(model, *rows)
