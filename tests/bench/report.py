@@ -36,7 +36,7 @@ class Report:
     """Collects figures; prints and writes them at the end."""
 
     def __init__(self, bench: str, options: dict[str, Any]) -> None:
-        self.bench, self.options = bench, {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
+        self.bench, self.options = bench, {k: _plain(v) for k, v in options.items()}
         self.figures: dict[str, float | int | None] = {}
 
     def figure(self, key: str, value: float | None) -> None:
@@ -52,3 +52,10 @@ class Report:
         if path is not None:
             document = {"bench": self.bench, "commit": commit(), "options": self.options, "figures": self.figures}
             path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON can hold it."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
