@@ -16,7 +16,7 @@ def test_rows_of_real_migrations(make_spec: Callable[..., LabSpec], tmp_path: Pa
     make_spec()  # skips without root
     out, told = tmp_path / "rows.csv", []
     plan = HarvestPlan(
-        out=out, minutes=0.8, seed=4, families=(WRITER,), directory=tmp_path / "lab", lanes=1, pairs=False
+        out=out, minutes=0.4, seed=4, families=(WRITER,), directory=tmp_path / "lab", lanes=1, pairs=False
     )
     added = harvest(plan, told.append)
     assert added >= 1, told
