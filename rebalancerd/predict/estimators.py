@@ -10,7 +10,6 @@ Floats = NDArray[np.float64]
 
 def regressors(name: str, seed: int) -> list[Any]:
     """Regressors of one figure, whose mean is the prediction; each takes NaN for what is not known."""
-    from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -18,16 +17,8 @@ def regressors(name: str, seed: int) -> list[Any]:
 
     if name == "slowdown":
         return [
-            HistGradientBoostingRegressor(
-                loss="absolute_error",
-                max_iter=60,
-                learning_rate=0.05,
-                max_leaf_nodes=6,
-                min_samples_leaf=10,
-                l2_regularization=2.0,
-                max_features=0.5,
-                early_stopping=False,
-                random_state=seed,
+            _boosted(
+                seed, loss="absolute_error", max_iter=60, max_leaf_nodes=6, min_samples_leaf=10, l2_regularization=2.0
             )
         ]
     # smooth and flat far from the data: beyond it nothing is corrected but by a constant
@@ -38,17 +29,15 @@ def regressors(name: str, seed: int) -> list[Any]:
 
 def spread_regressor(seed: int) -> Any:
     """Of how far off a prediction is: deliberately blunt."""
+    return _boosted(seed, max_iter=40, max_leaf_nodes=4, min_samples_leaf=15, l2_regularization=5.0)
+
+
+def _boosted(seed: int, **size: Any) -> Any:
+    """Boosted trees of that size, slow to learn and each blind to half of the features."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     return HistGradientBoostingRegressor(
-        max_iter=40,
-        learning_rate=0.05,
-        max_leaf_nodes=4,
-        min_samples_leaf=15,
-        l2_regularization=5.0,
-        max_features=0.5,
-        early_stopping=False,
-        random_state=seed,
+        learning_rate=0.05, max_features=0.5, early_stopping=False, random_state=seed, **size
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rebalancerd.act.libvirt_write import LibvirtWrite
 from rebalancerd.clock import SystemClock
-from rebalancerd.lab.commands import LabError
 from rebalancerd.lab.harvest.agenda import blocks
 from rebalancerd.lab.harvest.families import BUILT_IN, Family
 from rebalancerd.lab.harvest.lane import Lane
@@ -119,6 +118,3 @@ def _settings(lab: Lab, name: str) -> HostSettings:
         migration_uri=f"tcp://{host.migration_address}",
         cores=host.cpu_quota_cores,
     )
-
-
-__all__ = ["BUILT_IN", "HarvestPlan", "LabError", "harvest"]

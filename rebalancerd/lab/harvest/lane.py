@@ -13,6 +13,7 @@ from rebalancerd.act.libvirt_write import LibvirtWrite
 from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.dirty import DirtyCurve
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.units import MIB
 from rebalancerd.lab.commands import LabError
 from rebalancerd.lab.harvest.agenda import Block, Item
 from rebalancerd.lab.harvest.bystander import bystanders
@@ -20,7 +21,7 @@ from rebalancerd.lab.harvest.machine import Surroundings, between, read_machine
 from rebalancerd.lab.harvest.measure import Measuring, known_before
 from rebalancerd.lab.harvest.rowfile import RowFile
 from rebalancerd.lab.harvest.run import Journey, Mover
-from rebalancerd.lab.harvest.setting import MIB, Load, Setting
+from rebalancerd.lab.harvest.setting import Load, Setting
 from rebalancerd.lab.lab import Lab
 from rebalancerd.lab.spec import GuestSpec
 from rebalancerd.observe.libvirt_probe import LibvirtProbe

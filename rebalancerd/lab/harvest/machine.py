@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rebalancerd.lab.cgroup import Cgroup
 
-# above these a row is marked as disturbed; half a core elsewhere left the lab's figures as they were
+# above these a row is marked as disturbed
 OTHER_CORES_MOST = 0.6
 STOLEN_CORES_MOST = 0.1
 PRESSURE_MOST = 0.8

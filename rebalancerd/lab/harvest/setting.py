@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from random import Random
 
+from rebalancerd.cluster.units import MIB
 from rebalancerd.lab.harvest.families import Family, Range
 from rebalancerd.lab.spec import GUEST_OVERHEAD_MIB, Phase
 
-MIB = 1024**2
 # few small ones: page sampling looks at 512 pages a GiB, so a reading of a small guest says little
 MEMORY_MIB = (128, 192, 256, 384, 512, 512, 640, 768, 768, 1024)
 LINK_MBIT: Range = (100.0, 8000.0)

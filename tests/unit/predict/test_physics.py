@@ -18,6 +18,7 @@ def run(
     downtime=0.3,
     deadline=900.0,
     auto=False,
+    cpu_share=None,
     left=1.0,
 ):
     one = lambda x: np.array([float(x)])  # noqa: E731
@@ -30,6 +31,7 @@ def run(
             max_downtime_seconds=one(downtime),
             deadline_seconds=one(deadline),
             auto_converge=np.array([auto]),
+            cpu_share=None if cpu_share is None else np.array([cpu_share]),
             curves=DirtyCurves.of(
                 np.array([seconds]), np.array([unique], dtype=float), one(resident), left_weight=left
             ),
@@ -91,6 +93,14 @@ def test_auto_converge_rescues_at_the_price_of_throttling():
     got = run(512 * MIB, (98 * MIB, 99 * MIB), auto=True)
     assert got.converged[0]
     assert 0.1 < got.throttle[0] < 0.99
+
+
+def test_throttling_takes_nothing_from_a_guest_that_needs_less_than_is_left():
+    """A guest on a fifth of its vCPUs dirties on until four fifths are taken: many rounds later than a busy one."""
+    busy, idler = (run(512 * MIB, (98 * MIB, 99 * MIB), auto=True, cpu_share=share) for share in (1.0, 0.2))
+    assert busy.seconds[0] == run(512 * MIB, (98 * MIB, 99 * MIB), auto=True).seconds[0]
+    assert idler.rounds[0] > busy.rounds[0] + 5
+    assert idler.throttle[0] > busy.throttle[0]
 
 
 def test_auto_converge_leaves_a_guest_alone_that_converges_anyway():
