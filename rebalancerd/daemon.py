@@ -37,7 +37,7 @@ from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
 from rebalancerd.ports import HypervisorWrite, LedgerUnavailableError
-from rebalancerd.predict.demand import PersistenceDemand
+from rebalancerd.predict.demand.persistence import PersistenceDemand
 from rebalancerd.predict.keeper import PHYSICS, ModelKeeper
 from rebalancerd.predict.store import ModelStore
 from rebalancerd.record.file_lease import FileLease

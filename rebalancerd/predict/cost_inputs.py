@@ -17,7 +17,7 @@ from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import VmLoad
-from rebalancerd.predict.demand import memory_demand_bytes
+from rebalancerd.predict.demand.persistence import memory_demand_bytes
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

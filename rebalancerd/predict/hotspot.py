@@ -16,7 +16,7 @@ from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.scenarios import Hotspot, Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import Vm
-from rebalancerd.predict.demand import memory_demand_bytes
+from rebalancerd.predict.demand.persistence import memory_demand_bytes
 from rebalancerd.predict.settings import ContentionLimits
 
 CPU, MEMORY = "cpu", "memory"

@@ -13,7 +13,7 @@ from rebalancerd.observe.history import History
 from rebalancerd.observe.observer import Observer
 from rebalancerd.ports import Clock, LedgerUnavailableError
 from rebalancerd.predict.cost import PhysicsCost
-from rebalancerd.predict.demand import PersistenceDemand
+from rebalancerd.predict.demand.persistence import PersistenceDemand
 from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.sim.adapters import SimAgents, SimProbe, SimRead, SimWrite, Wires
 from rebalancerd.sim.clock import EPOCH, SimClock

@@ -10,7 +10,7 @@ from rebalancerd.cluster.host import Host, HostFacts
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
-from rebalancerd.predict.demand import PersistenceDemand, memory_demand_bytes
+from rebalancerd.predict.demand.persistence import PersistenceDemand, memory_demand_bytes
 from rebalancerd.predict.settings import PredictSettings
 
 figure = st.one_of(st.none(), st.floats(width=32), st.floats(0, 16, width=32))

@@ -19,7 +19,7 @@ from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.loop import BUGS_IN_A_ROW, Loop, LoopSettings
 from rebalancerd.plan.facts import move_facts
 from rebalancerd.predict.cost import PhysicsCost
-from rebalancerd.predict.demand import PersistenceDemand
+from rebalancerd.predict.demand.persistence import PersistenceDemand
 from rebalancerd.sim.adapters import Reach
 from rebalancerd.sim.demand import Demand
 from rebalancerd.sim.disasters import relocate

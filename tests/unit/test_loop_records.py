@@ -18,7 +18,7 @@ from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.loop import Loop, LoopSettings
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.predict.cost import PhysicsCost
-from rebalancerd.predict.demand import PersistenceDemand
+from rebalancerd.predict.demand.persistence import PersistenceDemand
 from rebalancerd.predict.settings import PredictSettings
 from rebalancerd.record.sql_ledger import SqlLedger
 

@@ -10,7 +10,7 @@ from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import GIB
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
-from rebalancerd.predict.demand import PersistenceDemand
+from rebalancerd.predict.demand.persistence import PersistenceDemand
 from rebalancerd.predict.settings import PredictSettings
 
 SETTINGS = PredictSettings(paths=32, horizon_seconds=900, step_seconds=300)
