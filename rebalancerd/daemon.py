@@ -37,6 +37,7 @@ from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
 from rebalancerd.ports import HypervisorWrite, LedgerUnavailableError
+from rebalancerd.predict.cost_kind import COST
 from rebalancerd.predict.demand.persistence import PersistenceDemand
 from rebalancerd.predict.keeper import PHYSICS, ModelKeeper
 from rebalancerd.predict.store import ModelStore
@@ -95,7 +96,9 @@ def build_observer(cfg: Config, ports: Ports, clock: SystemClock, directory: Pat
 
 def build_models(cfg: Config, clock: SystemClock) -> ModelKeeper:
     """The model of what migrations cost: the best one that loads, else physics."""
-    models = ModelKeeper(ModelStore(cfg.models_dir), cfg.predict_settings(), cfg.model_settings(), clock.wall)
+    models = ModelKeeper(
+        ModelStore(cfg.models_dir, kind=COST), cfg.predict_settings(), cfg.model_settings(), clock.wall
+    )
     models.refresh()
     return models
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -31,7 +32,7 @@ class Trainer:
 
     def __init__(
         self,
-        store: ModelStore,
+        store: ModelStore[Any],
         config: Path,
         now: Callable[[], float],
         environment: Mapping[str, str] | None = None,

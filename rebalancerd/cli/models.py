@@ -16,36 +16,64 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Learned models: list, show and verify them.", no_args_is_help=True)
 DEFAULT_DIRECTORY = Path("/var/lib/rebalancerd/models")
+# what a manifest counts, and the figures it notes of each predictor, the one that models are told apart by first
+ROWS = {"cost": "migrations", "demand": "forecasts"}
+SCORES = {
+    "cost": (
+        ("TIME ERROR", "total_time_gmre"),
+        ("MEDIAN", "total_time_median_ape"),
+        ("BAD", "bad_share"),
+        ("WITHIN BOUND", "coverage90"),
+        ("FALSELY CONVERGES", "false_converges"),
+    ),
+    "demand": (("RMSE", "rmse"), ("MAE", "mae"), ("PINBALL 95", "pinball95"), ("WITHIN 90 %", "coverage90")),
+}
 NameArgument = Annotated[str, typer.Argument(metavar="ID|FILE", help="A model's id, or one of its two files.")]
 
 
-def opened(config: Path) -> "tuple[ModelStore, PredictSettings]":
-    """The models of a configuration; without one, those of the usual directory. Raises CliError."""
+def opened(config: Path) -> "tuple[tuple[ModelStore[Any], ...], PredictSettings]":
+    """The models of a configuration, by kind; without one, those of the usual directory. Raises CliError."""
+    from rebalancerd.predict.kinds import KINDS
     from rebalancerd.predict.settings import PredictSettings
     from rebalancerd.predict.store import ModelStore
 
-    if config == DEFAULT_CONFIG and not config.exists():
-        return ModelStore(DEFAULT_DIRECTORY), PredictSettings()
-    from rebalancerd.cli.config import load
+    directory, settings = DEFAULT_DIRECTORY, PredictSettings()
+    if config != DEFAULT_CONFIG or config.exists():
+        from rebalancerd.cli.config import load
 
-    cfg = load(config)
-    return ModelStore(cfg.models_dir), cfg.predict_settings()
+        cfg = load(config)
+        directory, settings = cfg.models_dir, cfg.predict_settings()
+    return tuple(ModelStore(directory, kind=kind) for kind in KINDS), settings
+
+
+def _pick(stores: "tuple[ModelStore[Any], ...]", name: str) -> "tuple[ModelStore[Any], Path]":
+    """The model meant by an id or a file's name, and the store of its kind. Raises CliError."""
+    from rebalancerd.predict.manifest import ArtefactError
+
+    store = next((s for s in stores if Path(name).name.startswith(f"{s.kind.name}-")), stores[0])
+    try:
+        return store, store.pick(name)
+    except ArtefactError as error:
+        raise CliError(str(error), "`rebalancerd models list` names those there are") from error
+
+
+def _nothing(stores: "tuple[ModelStore[Any], ...]") -> str:
+    return f"there is no model in {stores[0].own} or {stores[0].shipped}: physics is used, and the naive forecasts"
 
 
 @app.command("list")
 def list_models(config: ConfigOption = DEFAULT_CONFIG, output: OutputOption = Output.TABLE) -> None:
     """Every model, this cluster's own and the shipped ones, in the order in which the daemon tries them."""
-    store, _ = opened(config)
-    rows = [_row(store, found) for found in store.found()]
-    last = _last_training(store)
+    stores, _ = opened(config)
+    rows = [_row(store, found) for store in stores for found in store.found()]
+    last = {store.kind.name: _last_training(store) for store in stores}
     if output is Output.JSON:
-        emit_json(
-            {"format": 1, "models": rows, "last_training": last, "directories": [str(store.own), str(store.shipped)]}
-        )
+        directories = [str(stores[0].own), str(stores[0].shipped)]
+        emit_json({"format": 1, "models": rows, "last_training": last, "directories": directories})
         return
     from rebalancerd.serve.wording import instant, share
 
-    columns = ("MODEL", "SOURCE", "TRAINED", "MIGRATIONS", "OWN", "TIME ERROR", "STATE")
+    columns = ("MODEL", "SOURCE", "TRAINED", "ROWS", "OWN", "ERROR", "STATE")
     shown = (
         (
             r["id"],
@@ -53,7 +81,7 @@ def list_models(config: ConfigOption = DEFAULT_CONFIG, output: OutputOption = Ou
             "?" if r["trained_at"] is None else instant(r["trained_at"]),
             "?" if r["rows"] is None else r["rows"],
             "?" if r["own_rows"] is None else r["own_rows"],
-            share(r["time_error"]),
+            share(r["error"]),
             plain(_state(r), "red" if r["fault"] else None),
         )
         for r in rows
@@ -61,22 +89,23 @@ def list_models(config: ConfigOption = DEFAULT_CONFIG, output: OutputOption = Ou
     if rows:
         show(table(columns, shown, numbers=(3, 4, 5)))
     else:
-        say(f"there is no model in {store.own} or {store.shipped}: physics is used")
-    if last is not None:
-        say(f"last training {instant(last['at'])}: {last['outcome'].replace('_', ' ')}: {last['why']}")
+        say(_nothing(stores))
+    for kind, ended in last.items():
+        if ended is not None:
+            said = f"{ended['outcome'].replace('_', ' ')}: {ended['why']}"
+            say(f"last training of a {kind} model {instant(ended['at'])}: {said}")
 
 
 @app.command("show")
 def show_model(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, output: OutputOption = Output.TABLE) -> None:
     """What a model is made of, with what it was made, and how good it was then."""
-    from rebalancerd.predict.artefact import examine
     from rebalancerd.predict.manifest import ArtefactError
     from rebalancerd.serve.wording import instant
 
-    store, _ = opened(config)
+    stores, _ = opened(config)
+    store, path = _pick(stores, name)
     try:
-        path = store.pick(name)
-        manifest = examine(path)
+        manifest = store.examine(path)
     except ArtefactError as error:
         raise CliError(str(error), "`rebalancerd models list` names those there are") from error
     if output is Output.JSON:
@@ -87,7 +116,7 @@ def show_model(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, output
         ("files", f"{path}, {path.with_suffix('.skops').name} ({manifest.bytes} bytes)"),
         (
             "trained",
-            f"{instant(manifest.trained_at)} on {manifest.rows} migrations, {manifest.own_rows} of them own, seed {manifest.seed}",
+            f"{instant(manifest.trained_at)} on {manifest.rows} {ROWS[manifest.kind]}, {manifest.own_rows} of them own, seed {manifest.seed}",
         ),
         ("data", f"sha256 {manifest.data_sha256}"),
         ("libraries", ", ".join(f"{k} {v}" for k, v in manifest.libraries.items())),
@@ -96,7 +125,7 @@ def show_model(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, output
     for key, value in lines:
         say(f"{key:<12} {value}")
     if manifest.errors:
-        show(scores_table(manifest.errors))
+        show(scores_table(manifest.errors, manifest.kind))
 
 
 @app.command()
@@ -111,13 +140,10 @@ def verify(
     """Load models as the daemon would, predictions included, and say what is wrong with them. Ends with 1 if anything is."""
     from rebalancerd.predict.manifest import ArtefactError
 
-    store, settings = opened(config)
-    try:
-        paths = [found.path for found in store.found()] if name is None else [store.pick(name)]
-    except ArtefactError as error:
-        raise CliError(str(error), "`rebalancerd models list` names those there are") from error
+    stores, settings = opened(config)
+    chosen = [(s, f.path) for s in stores for f in s.found()] if name is None else [_pick(stores, name)]
     results: list[dict[str, Any]] = []
-    for path in paths:
+    for store, path in chosen:
         result: dict[str, Any] = {"id": path.stem, "file": str(path), "ok": True, "fault": None, "detail": ""}
         try:
             store.load(path, settings)
@@ -131,34 +157,41 @@ def verify(
             words = "in order" if result["ok"] else f"{result['fault']}: {result['detail']}"
             say(f"{result['file']}: {words}", None if result["ok"] else "red")
         if not results:
-            say(f"there is no model in {store.own} or {store.shipped}: physics is used")
+            say(_nothing(stores))
     if not all(result["ok"] for result in results):
         raise typer.Exit(ERROR)
 
 
-def scores_table(scores: "dict[str, dict[str, float | None]]") -> object:
-    """Scores by predictor (``training.CostScore``)."""
+def scores_table(scores: "dict[str, dict[str, float | None]]", kind: str) -> object:
+    """Scores by predictor (``training.CostScore``, ``demand.score.DemandScore``)."""
     from rebalancerd.serve.wording import share
 
-    columns = ("PREDICTOR", "MIGRATIONS", "TIME ERROR", "MEDIAN", "BAD", "WITHIN BOUND", "FALSELY CONVERGES")
-    names = ("total_time_gmre", "total_time_median_ape", "bad_share", "coverage90", "false_converges")
+    figures = SCORES[kind]
+    columns = ("PREDICTOR", ROWS[kind].upper(), *(heading for heading, _ in figures))
     rows = (
-        (name, int(found.get("rows") or 0), *(share(found.get(figure)) for figure in names))
+        (name, int(found.get("rows") or 0), *(share(found.get(figure)) for _, figure in figures))
         for name, found in scores.items()
     )
-    return table(columns, rows, numbers=range(1, 7))
+    return table(columns, rows, numbers=range(1, 2 + len(figures)))
 
 
-def _row(store: "ModelStore", found: "Found") -> dict[str, Any]:
+def _row(store: "ModelStore[Any]", found: "Found") -> dict[str, Any]:
     """One model as its files say, whole or not."""
-    from rebalancerd.predict.artefact import examine
     from rebalancerd.predict.manifest import ArtefactError
     from rebalancerd.predict.store import OWN
 
-    manifest: Manifest | None = None
-    row: dict[str, Any] = {"id": found.id, "source": found.source, "file": str(found.path), "fault": None, "detail": ""}
+    manifest: Manifest[Any] | None = None
+    kind = store.kind.name
+    row: dict[str, Any] = {
+        "id": found.id,
+        "kind": kind,
+        "source": found.source,
+        "file": str(found.path),
+        "fault": None,
+        "detail": "",
+    }
     try:
-        manifest = examine(found.path)
+        manifest = store.examine(found.path)
     except ArtefactError as error:
         row |= {"fault": error.fault.value, "detail": error.detail}
     try:
@@ -174,7 +207,7 @@ def _row(store: "ModelStore", found: "Found") -> dict[str, Any]:
         "trained_at": manifest.trained_at if manifest is not None else None,
         "rows": manifest.rows if manifest is not None else None,
         "own_rows": manifest.own_rows if manifest is not None else None,
-        "time_error": own.get("total_time_gmre"),
+        "error": own.get(SCORES[kind][0][1]),
     }
 
 
@@ -184,7 +217,7 @@ def _state(row: dict[str, Any]) -> str:
     return f"not trusted: {row['trust_reason']}" if row["trusted"] is False else "whole"
 
 
-def _last_training(store: "ModelStore") -> dict[str, Any] | None:
+def _last_training(store: "ModelStore[Any]") -> dict[str, Any] | None:
     from rebalancerd.predict.manifest import ArtefactError
 
     try:

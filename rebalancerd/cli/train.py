@@ -46,12 +46,13 @@ def cost(
     Reads the ledger; writes to the models' directory only. The daemon takes a promoted model over by itself.
     """
     from rebalancerd.cli.config import load
+    from rebalancerd.predict.cost_kind import COST
     from rebalancerd.predict.store import ModelStore
     from rebalancerd.record.file_lease import FileLease, LeaseTakenError
 
     log_to_stderr()
     cfg = load(config)
-    store = ModelStore(cfg.models_dir)
+    store = ModelStore(cfg.models_dir, kind=COST)
     try:
         store.own.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLease(store.own / LOCK)
@@ -69,7 +70,7 @@ def cost(
         lock.release()
 
 
-def _train(cfg: "Config", store: "ModelStore", data: list[Path] | None, *, dry_run: bool, output: Output) -> None:
+def _train(cfg: "Config", store: "ModelStore[Any]", data: list[Path] | None, *, dry_run: bool, output: Output) -> None:
     from rebalancerd.predict.retrain import retrain
     from rebalancerd.record.labelled import Omission
 
@@ -123,7 +124,7 @@ def _ledger(url: str) -> "LabelledLedger":
         raise CliError(str(error), "nothing was trained") from error
 
 
-def _note(store: "ModelStore", outcome: str, why: str, *, model: str | None = None, dry_run: bool) -> None:
+def _note(store: "ModelStore[Any]", outcome: str, why: str, *, model: str | None = None, dry_run: bool) -> None:
     """Leave word for the daemon and for `models list`."""
     from rebalancerd.predict.store import LastTraining
 
@@ -159,7 +160,7 @@ def _print(ended: "Training", left_out: dict[str, int]) -> None:
     from rebalancerd.predict.retrain import KEPT, PROMOTED, figures
 
     if ended.scores:
-        show(scores_table({name: figures(score) for name, score in ended.scores.items()}))
+        show(scores_table({name: figures(score) for name, score in ended.scores.items()}, "cost"))
         say(
             f"on the {ended.test_rows} newest of {ended.own_rows} own migrations; learned from the others and {ended.shipped_rows} shipped ones"
         )

@@ -1,6 +1,6 @@
 """Artefacts: a fitted model as a skops file, and beside it a manifest that says what it is and how to tell that it is intact.
 
-``cost-<id>.skops`` holds the state, ``cost-<id>.json`` the manifest, which is written last. Loading trusts neither: size,
+``<kind>-<id>.skops`` holds the state, ``<kind>-<id>.json`` the manifest, which is written last. Loading trusts neither: size,
 hash, content (``artefact_audit``), format, features and library versions are looked at, and then the model must give
 the predictions that were noted when it was saved (within ``TOLERANCE``, relative). A file that fails is left as it is.
 """
@@ -8,65 +8,37 @@ the predictions that were noted when it was saved (within ``TOLERANCE``, relativ
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from rebalancerd.cluster.cost import MigrationCost
-from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.predict import artefact_audit
 from rebalancerd.predict.durable import write_durably
-from rebalancerd.predict.interface import CostModel
+from rebalancerd.predict.kind import G, Kind, M
 from rebalancerd.predict.manifest import (
-    KIND,
     LIBRARIES,
     ArtefactError,
     Fault,
-    Golden,
     Manifest,
     absurdity,
     difference,
     digest_of,
-    figures_of,
     read_file,
     read_manifest,
 )
 from rebalancerd.predict.settings import PredictSettings
 
 
-class Learned(CostModel, Protocol):
-    """A fitted model: what is saved of it and what it can be asked."""
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """Estimators of scikit-learn, arrays, numbers, texts and lists of them."""
-        ...
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Names of its inputs, in their order."""
-        ...
-
-    def predict_facts(
-        self, facts: Sequence[MigrationFacts], deadline_seconds: Sequence[float]
-    ) -> Sequence[MigrationCost]:
-        """Costs of migrations on record."""
-        ...
-
-
-Rebuild = Callable[[dict[str, Any], str, PredictSettings], Learned]
-
-
 @dataclass(frozen=True, slots=True)
-class Artefact:
+class Artefact(Generic[M]):
     """A model that loaded and passed every check."""
 
-    model: Learned
-    manifest: Manifest
+    model: M
+    manifest: Manifest[Any]
     path: Path
 
     @property
@@ -77,9 +49,10 @@ class Artefact:
 
 def save(
     directory: Path,
-    model: Learned,
+    model: M,
     *,
-    golden: Sequence[tuple[MigrationFacts, float]],
+    kind: Kind[M, G],
+    golden: Sequence[G],
     settings: PredictSettings,
     trained_at: float,
     rows: int,
@@ -87,10 +60,10 @@ def save(
     data_sha256: str,
     errors: Mapping[str, Mapping[str, float | None]],
     seed: int = 0,
-) -> Manifest:
+) -> Manifest[G]:
     """Write a model into ``directory``; returns its manifest, whose id comes from the content.
 
-    ``golden``: facts and deadlines (seconds) whose predictions are noted. Raises ValueError where they are not finite or
+    ``golden``: questions whose answers are noted. Raises ValueError where they are not finite or
     the state holds what ``load`` would refuse, OSError.
     """
     import skops.io
@@ -102,13 +75,13 @@ def save(
         )
     artefact_audit.audit(raw)
     digest = hashlib.sha256(raw).hexdigest()
-    facts, deadlines = [f for f, _ in golden], [d for _, d in golden]
-    noted = [figures_of(cost) for cost in model.predict_facts(facts, deadlines)]
+    noted = kind.ask(model, golden)
     for figures in noted:
         if (wrong := absurdity(figures)) is not None:
             raise ValueError(f"its own prediction cannot be noted: {wrong}")
-    manifest = Manifest(
-        id=f"{KIND}-{digest[:12]}",
+    manifest = kind.manifest(
+        kind=kind.name,
+        id=f"{kind.name}-{digest[:12]}",
         sha256=digest,
         bytes=len(raw),
         data_sha256=data_sha256,
@@ -121,12 +94,10 @@ def save(
         libraries={name: version(name) for name in LIBRARIES},
         settings=asdict(settings),
         errors={name: dict(figures) for name, figures in errors.items()},
-        golden=tuple(
-            Golden(facts=f, deadline_seconds=d, predicted=p) for f, d, p in zip(facts, deadlines, noted, strict=True)
-        ),
+        golden=tuple(g.model_copy(update={"predicted": p}) for g, p in zip(golden, noted, strict=True)),
     )
     text = manifest.model_dump_json(indent=1) + "\n"
-    if Manifest.model_validate_json(text) != manifest:
+    if kind.manifest.model_validate_json(text) != manifest:
         raise ValueError("the manifest would not be read back as it is: a figure in it is not finite")
     write_durably(directory / f"{manifest.id}.skops", raw)
     write_durably(directory / f"{manifest.id}.json", text.encode())
@@ -157,36 +128,35 @@ def _canonical(raw: bytes) -> bytes:
     return made.getvalue()
 
 
-def load(path: Path, *, settings: PredictSettings, rebuild: Rebuild, features: Sequence[str]) -> Artefact:
+def load(path: Path, *, settings: PredictSettings, kind: Kind[M, G]) -> Artefact[M]:
     """The model of an artefact, named by either of its two files. Raises ArtefactError only.
 
-    ``features``: those that this version computes. ``settings``: those the model will predict with; it is checked with
-    the ones it was saved with.
+    ``settings``: those the model will predict with; it is checked with the ones it was saved with.
     """
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, kind.name, kind.manifest)
     raw = _content(path.with_suffix(".skops"), manifest)
-    _check_versions(path, manifest, features)
+    _check_versions(path, manifest, kind.features)
     mismatch = _library_mismatch(manifest)
     state = _unpacked(path, raw, mismatch)
     saved_with = _settings(manifest.settings, settings)
     try:
-        proof, model = rebuild(state, manifest.id, saved_with), rebuild(state, manifest.id, settings)
+        proof, model = kind.rebuild(state, manifest.id, saved_with), kind.rebuild(state, manifest.id, settings)
     except Exception as error:
         raise ArtefactError(Fault.OUTDATED, path, f"its state is not what this version reads: {error}") from error
     if tuple(model.features) != manifest.features:
         raise ArtefactError(Fault.OUTDATED, path, "its state is of other features than its manifest says")
-    _check_golden(path, manifest, proof, mismatch)
+    _check_golden(path, manifest, kind, proof, mismatch)
     return Artefact(model, manifest, path.with_suffix(".skops"))
 
 
-def examine(path: Path) -> Manifest:
+def examine(path: Path, kind: Kind[M, G]) -> Manifest[G]:
     """The manifest of an artefact whose two files are whole and belong together; nothing is built. Raises ArtefactError."""
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, kind.name, kind.manifest)
     _content(path.with_suffix(".skops"), manifest)
     return manifest
 
 
-def _content(path: Path, manifest: Manifest) -> bytes:
+def _content(path: Path, manifest: Manifest[G]) -> bytes:
     raw = read_file(path, artefact_audit.MAX_FILE_BYTES)
     if len(raw) != manifest.bytes:
         raise ArtefactError(
@@ -197,7 +167,7 @@ def _content(path: Path, manifest: Manifest) -> bytes:
     return raw
 
 
-def _check_versions(path: Path, manifest: Manifest, features: Sequence[str]) -> None:
+def _check_versions(path: Path, manifest: Manifest[G], features: Sequence[str]) -> None:
     if manifest.features != tuple(features):
         odd = sorted(set(manifest.features) ^ set(features))
         detail = (
@@ -210,7 +180,7 @@ def _check_versions(path: Path, manifest: Manifest, features: Sequence[str]) -> 
             raise ArtefactError(Fault.OUTDATED, path, f"made with {name} {made}, and {here} is installed")
 
 
-def _library_mismatch(manifest: Manifest) -> str | None:
+def _library_mismatch(manifest: Manifest[G]) -> str | None:
     """Which library has another minor version than the model was made with; what it gives then must prove itself."""
     for name in ("scikit-learn", "numpy", "skops"):
         made, here = manifest.libraries.get(name, "none"), version(name)
@@ -249,14 +219,15 @@ def _settings(noted: Mapping[str, float | int], default: PredictSettings) -> Pre
     return PredictSettings(**{**asdict(default), **{k: v for k, v in noted.items() if k in known}})
 
 
-def _check_golden(path: Path, manifest: Manifest, model: Learned, mismatch: str | None) -> None:
-    facts, deadlines = [g.facts for g in manifest.golden], [g.deadline_seconds for g in manifest.golden]
+def _check_golden(path: Path, manifest: Manifest[G], kind: Kind[M, G], model: M, mismatch: str | None) -> None:
     try:
-        found = [figures_of(cost) for cost in model.predict_facts(facts, deadlines)]
+        found = kind.ask(model, manifest.golden)
     except Exception as error:
         raise ArtefactError(Fault.ABSURD, path, f"it cannot predict: {error or type(error).__name__}") from error
-    if len(found) != len(facts):
-        raise ArtefactError(Fault.ABSURD, path, f"it gives {len(found)} predictions for {len(facts)} migrations")
+    if len(found) != len(manifest.golden):
+        raise ArtefactError(
+            Fault.ABSURD, path, f"it gives {len(found)} predictions for {len(manifest.golden)} questions"
+        )
     for number, (golden, figures) in enumerate(zip(manifest.golden, found, strict=True), 1):
         if (wrong := absurdity(figures)) is not None:
             raise ArtefactError(Fault.ABSURD, path, f"prediction {number}: {wrong}")

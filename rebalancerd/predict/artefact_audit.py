@@ -1,7 +1,7 @@
 """What a model file may hold, looked at before anything of it is built, and what of it must be sound before it is asked.
 
 A skops file is a zip of NumPy arrays and a ``schema.json`` that names the type of every object. skops itself trusts every
-estimator of scikit-learn, and checks types only. Here the list is closed: the estimators that cost models are made of
+estimator of scikit-learn, and checks types only. Here the list is closed: the estimators that our models are made of
 and what they hold. scikit-learn follows the child indices of trees, and libsvm its vectors, without looking at their
 bounds, so these are checked before the first prediction.
 """
@@ -87,7 +87,7 @@ TRUSTED = sorted({name for _, name in TYPES})
 
 
 class ForeignContentError(ValueError):
-    """A type that no cost model holds."""
+    """A type that no model of ours holds."""
 
 
 class BrokenContentError(ValueError):
@@ -105,7 +105,7 @@ def audit(data: bytes) -> None:
             schema = json.loads(archive.read(SCHEMA))
             for name, member in sorted(_nodes(schema)):
                 if (name, member) not in TYPES:
-                    raise ForeignContentError(f"it holds {member} ({name}), which no cost model is made of")
+                    raise ForeignContentError(f"it holds {member} ({name}), which no model is made of")
             for info in archive.infolist():
                 if info.filename != SCHEMA:
                     _check_array(info.filename, archive.read(info))
@@ -172,7 +172,7 @@ def check_bounds(state: object) -> None:
         if isinstance(part, np.ndarray) and part.dtype.names is not None and "feature_idx" in part.dtype.names:
             _check_nodes(part["is_leaf"] == 0, (part["left"], part["right"]), part["feature_idx"], features)
             if part["is_categorical"].any():
-                raise BrokenContentError("one of its trees splits by category, which no cost model does")
+                raise BrokenContentError("one of its trees splits by category, which no model does")
         elif type(part).__name__ == "Tree":
             children = np.asarray(part.children_left), np.asarray(part.children_right)
             _check_nodes(children[0] != -1, children, np.asarray(part.feature), features)

@@ -4,23 +4,20 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rebalancerd.cluster.cost import MigrationCost
-from rebalancerd.cluster.known import MigrationFacts
-
 FORMAT = 1
-KIND: Literal["cost"] = "cost"
 TOLERANCE = 1e-4  # other CPUs and builds of the libraries sum in another order; more than this is another model
 MAX_MANIFEST_BYTES = 2 * 1024 * 1024
 LIBRARIES = ("scikit-learn", "numpy", "skops", "rebalancerd")
-TARGETS = ("seconds", "downtime_seconds", "bytes", "slowdown", "non_convergence")
-ID_PATTERN = r"cost-[0-9a-f]{12}"
+ID_PATTERN = r"(cost|demand)-[0-9a-f]{12}"
+
+Figures: TypeAlias = dict[str, tuple[float, float | None]]  # value and upper bound by name; None: no bound
 
 
 class Fault(StrEnum):
@@ -28,7 +25,7 @@ class Fault(StrEnum):
 
     ABSENT = "absent"
     CORRUPT = "corrupt"  # truncated, tampered with, unreadable, oversized
-    FOREIGN = "foreign"  # holds types that no cost model holds, or is a model of something else
+    FOREIGN = "foreign"  # holds types that no model holds, or is a model of something else
     OUTDATED = "outdated"  # of another format, other features or other libraries
     ABSURD = "absurd"  # its predictions are not those it was saved with, or no predictions at all
 
@@ -42,22 +39,23 @@ class ArtefactError(Exception):
 
 
 class Golden(BaseModel):
-    """One migration, and what the model said of it when it was saved: value and upper bound per figure (null: none)."""
+    """A question, told by the fields of each kind's own, and what the model answered when it was saved."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    facts: MigrationFacts
-    deadline_seconds: float
-    predicted: dict[str, tuple[float, float | None]]
+    predicted: Figures = {}
 
 
-class Manifest(BaseModel):
+G = TypeVar("G", bound=Golden)
+
+
+class Manifest(BaseModel, Generic[G]):
     """What an artefact is. ``errors``: per predictor the figures measured when it was made (null: cannot be had)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     format: int = FORMAT
-    kind: str = KIND
+    kind: str
     id: str = Field(pattern=rf"^{ID_PATTERN}$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(gt=0)
@@ -71,7 +69,7 @@ class Manifest(BaseModel):
     libraries: dict[str, str]
     settings: dict[str, float | int]
     errors: dict[str, dict[str, float | None]]
-    golden: tuple[Golden, ...] = Field(min_length=1)
+    golden: tuple[G, ...] = Field(min_length=1)
 
 
 def digest_of(lines: Sequence[str]) -> str:
@@ -79,20 +77,20 @@ def digest_of(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of an artefact, named by either of its two files. Raises ArtefactError."""
+def read_manifest(path: Path, kind: str, of: type[Manifest[G]]) -> Manifest[G]:
+    """The manifest of an artefact of that kind, named by either of its two files. Raises ArtefactError."""
     place = path.with_suffix(".json")
     text = read_file(place, MAX_MANIFEST_BYTES)
     try:
-        manifest = Manifest.model_validate_json(text)
+        manifest = of.model_validate_json(text)
     except ValidationError as error:
-        _check_kind(place, text)
+        _check_kind(place, text, kind)
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ArtefactError(
             Fault.CORRUPT, place, f"no manifest: {where + ': ' if where else ''}{first['msg']}"
         ) from None
-    _check_kind(place, text)
+    _check_kind(place, text, kind)
     if manifest.id != place.stem:
         raise ArtefactError(Fault.CORRUPT, place, f"its id is {manifest.id}: the file was renamed, or is another's")
     if digest_of(manifest.features) != manifest.features_sha256:
@@ -107,13 +105,13 @@ class _Head(BaseModel):
     kind: str
 
 
-def _check_kind(place: Path, text: bytes) -> None:
+def _check_kind(place: Path, text: bytes, kind: str) -> None:
     try:
         head = _Head.model_validate_json(text)
     except ValidationError:
         return
-    if head.kind != KIND:
-        raise ArtefactError(Fault.FOREIGN, place, f"a model of {head.kind[:40]!r}, not of {KIND}")
+    if head.kind != kind:
+        raise ArtefactError(Fault.FOREIGN, place, f"a model of {head.kind[:40]!r}, not of {kind}")
     if head.format != FORMAT:
         raise ArtefactError(Fault.OUTDATED, place, f"format {head.format}; this version reads {FORMAT}")
 
@@ -138,13 +136,7 @@ def read_file(path: Path, most: int) -> bytes:
         raise ArtefactError(Fault.CORRUPT, path, f"cannot be read: {error.strerror or error}") from error
 
 
-def figures_of(cost: MigrationCost) -> dict[str, tuple[float, float | None]]:
-    """Value and upper bound of every figure of a cost, an infinite bound as None."""
-    pairs = {name: getattr(cost, name) for name in TARGETS}
-    return {n: (e.value, None if math.isinf(e.upper) else e.upper) for n, e in pairs.items()}
-
-
-def absurdity(figures: Mapping[str, tuple[float, float | None]]) -> str | None:
+def absurdity(figures: Figures) -> str | None:
     """Which figure is not finite, is negative, or lies above its own bound; None if none does."""
     for name, (value, upper) in figures.items():
         if not (math.isfinite(value) and value >= 0 and (upper is None or upper >= value)):
@@ -152,9 +144,7 @@ def absurdity(figures: Mapping[str, tuple[float, float | None]]) -> str | None:
     return None
 
 
-def difference(
-    noted: Mapping[str, tuple[float, float | None]], found: Mapping[str, tuple[float, float | None]]
-) -> str | None:
+def difference(noted: Figures, found: Figures) -> str | None:
     """Which figure is not the one that was noted, within ``TOLERANCE`` (relative); None if all are."""
     if set(noted) != set(found):
         return f"figures {', '.join(sorted(noted))}"

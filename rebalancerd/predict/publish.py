@@ -5,17 +5,15 @@ give the same model.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rebalancerd.cluster.known import MigrationFacts
-from rebalancerd.cluster.labelled import LabelledMigration
 from rebalancerd.predict.artefact import save
 from rebalancerd.predict.cost import PhysicsCost
+from rebalancerd.predict.cost_kind import COST, CostGolden
 from rebalancerd.predict.dataset import read_both_views, read_migrations
 from rebalancerd.predict.manifest import Manifest, digest_of
-from rebalancerd.predict.retrain import GOLDEN_ROWS
+from rebalancerd.predict.retrain import golden_of
 from rebalancerd.predict.settings import PredictSettings
 from rebalancerd.predict.store import shipped_directory
 from rebalancerd.predict.training import score_cost, train_cost
@@ -24,7 +22,7 @@ TRAINED_ON = "cost-train.csv"
 SEED = 1
 
 
-def publish(directory: Path) -> Manifest:
+def publish(directory: Path) -> Manifest[CostGolden]:
     """Train on the directory's data, replace its cost models, and return the new one's manifest.
 
     Raises ValueError for data that cannot be used, OSError.
@@ -44,7 +42,8 @@ def publish(directory: Path) -> Manifest:
     manifest = save(
         directory,
         model,
-        golden=_golden(rows),
+        kind=COST,
+        golden=golden_of(rows),
         settings=settings,
         trained_at=max(r.at for r in rows),
         rows=len(rows),
@@ -56,12 +55,6 @@ def publish(directory: Path) -> Manifest:
         if path.stem != manifest.id:
             path.unlink()
     return manifest
-
-
-def _golden(rows: Sequence[LabelledMigration]) -> list[tuple[MigrationFacts, float]]:
-    """Rows from all over the data, whose predictions are noted."""
-    step = max(1, len(rows) // GOLDEN_ROWS)
-    return [(r.facts, r.deadline_seconds) for r in rows[::step][:GOLDEN_ROWS]]
 
 
 def main() -> int:

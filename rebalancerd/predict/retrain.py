@@ -7,9 +7,10 @@ from typing import Protocol
 from rebalancerd.cluster.cost import MigrationCost
 from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.labelled import LabelledMigration
-from rebalancerd.predict.artefact import Artefact, Learned
+from rebalancerd.predict.artefact import Artefact
 from rebalancerd.predict.champion import Scored, Verdict, decide, screen, split
 from rebalancerd.predict.cost import PhysicsCost
+from rebalancerd.predict.cost_kind import CostGolden, Learned
 from rebalancerd.predict.dataset import sound
 from rebalancerd.predict.manifest import ArtefactError, digest_of
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
@@ -63,7 +64,7 @@ class Training:
 def retrain(
     shipped: Sequence[LabelledMigration],
     own: Sequence[LabelledMigration],
-    store: ModelStore,
+    store: ModelStore[Learned],
     *,
     predict: PredictSettings,
     models: ModelSettings,
@@ -118,7 +119,7 @@ def retrain(
             why=verdict.why,
             scores={name: figures(found) for name, found in scores.items()},
             keep=models.keep,
-            golden=_golden((*shipped, *learned)),
+            golden=golden_of((*shipped, *learned)),
             settings=predict,
             rows=len(shipped) + len(learned),
             own_rows=len(learned),
@@ -140,7 +141,9 @@ def _verdict(scores: dict[str, CostScore]) -> Verdict:
     return decide(scores[CHALLENGER], champion, scores[PHYSICS])
 
 
-def _champion(store: ModelStore, settings: PredictSettings) -> tuple[Artefact | None, tuple[str, ...]]:
+def _champion(
+    store: ModelStore[Learned], settings: PredictSettings
+) -> tuple[Artefact[Learned] | None, tuple[str, ...]]:
     """The model that a daemon would use, and what was refused before it was found."""
     problems: list[str] = []
     for found in store.found():
@@ -151,7 +154,7 @@ def _champion(store: ModelStore, settings: PredictSettings) -> tuple[Artefact | 
     return None, tuple(problems)
 
 
-def _golden(rows: Sequence[LabelledMigration]) -> list[tuple[MigrationFacts, float]]:
-    """Facts and deadlines of some rows, spread over all of them."""
+def golden_of(rows: Sequence[LabelledMigration]) -> list[CostGolden]:
+    """Some rows, spread over all of them, as questions whose answers are noted."""
     step = max(1, len(rows) // GOLDEN_ROWS)
-    return [(row.facts, row.deadline_seconds) for row in rows[::step][:GOLDEN_ROWS]]
+    return [CostGolden(facts=r.facts, deadline_seconds=r.deadline_seconds) for r in rows[::step][:GOLDEN_ROWS]]

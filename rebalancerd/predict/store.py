@@ -1,24 +1,23 @@
 """Where models are: a cluster's own in its state directory, the shipped ones in the package; which of them is champion.
 
-Small files beside the own models, each with one writer and replaced in one step: ``cost-champion.json`` is written by
-training when it promotes, ``cost-training.json`` whenever it ends; ``cost-trust.json`` by the daemon, when a model loses or
-regains its trust. ``train.request`` is the daemon's wish that a training begin: systemd starts one where the file exists.
+Small files beside the own models, each with one writer and replaced in one step: ``<kind>-champion.json`` is written by
+training when it promotes, ``<kind>-training.json`` whenever it ends; ``<kind>-trust.json`` by the daemon, when a model
+loses or regains its trust, ``<kind>-watch.json`` while it is judged. ``train.request`` is the daemon's wish that trainings
+begin: systemd starts them where the file exists.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import rebalancerd
-from rebalancerd.cluster.known import MigrationFacts
-from rebalancerd.predict.artefact import Artefact, Learned, Rebuild, load, save
-from rebalancerd.predict.cost_features import FEATURES
+from rebalancerd.predict.artefact import Artefact, examine, load, save
 from rebalancerd.predict.drift import Trust
 from rebalancerd.predict.durable import write_durably
-from rebalancerd.predict.learned import LearnedCost
+from rebalancerd.predict.kind import Kind, M
 from rebalancerd.predict.manifest import ID_PATTERN, ArtefactError, Fault, Manifest, read_file, read_manifest
 from rebalancerd.predict.settings import PredictSettings
 
@@ -27,7 +26,7 @@ MAX_BYTES = 256 * 1024
 MOST_VERDICTS = 50
 OWN, SHIPPED = "own", "shipped"
 REQUEST = "train.request"
-_NO_MODELS = frozenset({"cost-champion", "cost-training", "cost-trust"})
+_NO_MODELS = ("champion", "training", "trust", "watch")  # after the kind's name
 F = TypeVar("F", bound=BaseModel)
 
 
@@ -86,22 +85,12 @@ def shipped_directory() -> Path:
     return packed if packed.is_dir() else package.parent / "models"
 
 
-class ModelStore:
-    """The models of one state directory. ``own`` need not exist; nothing is made before something is written.
+class ModelStore(Generic[M]):
+    """The models of one kind in one state directory. ``own`` need not exist; nothing is made before something is written."""
 
-    ``rebuild`` makes a model of a state, ``features`` are those that this version computes.
-    """
-
-    def __init__(
-        self,
-        own: Path,
-        shipped: Path | None = None,
-        *,
-        rebuild: Rebuild = LearnedCost.of_state,
-        features: Sequence[str] = FEATURES,
-    ) -> None:
+    def __init__(self, own: Path, shipped: Path | None = None, *, kind: Kind[M, Any]) -> None:
         self.own, self.shipped = own, shipped if shipped is not None else shipped_directory()
-        self._rebuild, self._features = rebuild, features
+        self.kind = kind
 
     def data_files(self) -> tuple[Path, ...]:
         """The shipped migrations to learn from, CSV files; those that models are measured on are not among them."""
@@ -109,7 +98,7 @@ class ModelStore:
 
     def champion(self) -> Champion | None:
         """What training promoted last; None if it never did. Raises ArtefactError if the file cannot be read."""
-        return _read(self.own / "cost-champion.json", Champion)
+        return _read(self._file("champion"), Champion)
 
     def found(self) -> tuple[Found, ...]:
         """All artefacts in the order in which they are tried: champion, other own ones, shipped ones, newest first.
@@ -120,9 +109,13 @@ class ModelStore:
             champion = self.champion()
         except ArtefactError:
             champion = None
-        own = {f.id: f for f in _manifests(self.own, OWN)}
+        own = {f.id: f for f in self._manifests(self.own, OWN)}
         first = [own.pop(champion.id, Found(self.own / f"{champion.id}.json", OWN))] if champion is not None else []
-        return (*first, *sorted(own.values(), key=_age), *sorted(_manifests(self.shipped, SHIPPED), key=_age))
+        return (
+            *first,
+            *sorted(own.values(), key=self._age),
+            *sorted(self._manifests(self.shipped, SHIPPED), key=self._age),
+        )
 
     def pick(self, name: str) -> Path:
         """The manifest meant by an id or a file's name. Raises ArtefactError where there is none."""
@@ -136,25 +129,29 @@ class ModelStore:
             Fault.ABSENT, path, f"neither a model's id nor one of its files; in {self.own}, {self.shipped}"
         )
 
-    def load(self, path: Path, settings: PredictSettings) -> Artefact:
+    def load(self, path: Path, settings: PredictSettings) -> Artefact[M]:
         """Load one of them. Raises ArtefactError."""
-        return load(path, settings=settings, rebuild=self._rebuild, features=self._features)
+        return load(path, settings=settings, kind=self.kind)
+
+    def examine(self, path: Path) -> Manifest[Any]:
+        """The manifest of one of them whose files are whole; nothing is built. Raises ArtefactError."""
+        return examine(path, self.kind)
 
     def promote(
         self,
-        model: Learned,
+        model: M,
         *,
         at: float,
         why: str,
         scores: Mapping[str, Mapping[str, float | None]],
         keep: int,
-        golden: Sequence[tuple[MigrationFacts, float]],
+        golden: Sequence[Any],
         settings: PredictSettings,
         rows: int,
         own_rows: int,
         data_sha256: str,
         seed: int,
-    ) -> Manifest:
+    ) -> Manifest[Any]:
         """Save a model and make it champion; of the other own ones that can be read all but ``keep`` go.
 
         What is not told here is as ``artefact.save`` takes it. Raises OSError, ValueError.
@@ -163,6 +160,7 @@ class ModelStore:
         manifest = save(
             self.own,
             model,
+            kind=self.kind,
             golden=golden,
             settings=settings,
             trained_at=at,
@@ -173,8 +171,8 @@ class ModelStore:
             seed=seed,
         )
         champion = Champion(id=manifest.id, since=at, why=why, scores=manifest.errors)
-        write_durably(self.own / "cost-champion.json", champion.model_dump_json(indent=1).encode() + b"\n")
-        sound = [f for f in self.found() if f.source == OWN and f.id != manifest.id and _is_sound(f)]
+        write_durably(self._file("champion"), champion.model_dump_json(indent=1).encode() + b"\n")
+        sound = [f for f in self.found() if f.source == OWN and f.id != manifest.id and self._is_sound(f)]
         for old in sound[max(0, keep) :]:
             old.path.unlink(missing_ok=True)
             old.path.with_suffix(".skops").unlink(missing_ok=True)
@@ -182,12 +180,12 @@ class ModelStore:
 
     def last_training(self) -> LastTraining | None:
         """How the last training ended; None if there was none. Raises ArtefactError if the file cannot be read."""
-        return _read(self.own / "cost-training.json", LastTraining)
+        return _read(self._file("training"), LastTraining)
 
     def note_training(self, ended: LastTraining) -> None:
         """Write down how a training ended. Raises OSError."""
         self._make()
-        write_durably(self.own / "cost-training.json", ended.model_dump_json(indent=1).encode() + b"\n")
+        write_durably(self._file("training"), ended.model_dump_json(indent=1).encode() + b"\n")
 
     def request_training(self) -> float | None:
         """Wish for a training; returns since when an earlier wish has not been heard, None if there is none. Raises OSError."""
@@ -203,19 +201,41 @@ class ModelStore:
         """A training has begun: the wish is fulfilled. Raises OSError."""
         (self.own / REQUEST).unlink(missing_ok=True)
 
+    def _file(self, name: str) -> Path:
+        return self.own / f"{self.kind.name}-{name}.json"
+
+    def _manifests(self, directory: Path, source: str) -> list[Found]:
+        """Artefacts by either of their files, so that one whose manifest is gone is told, not overlooked."""
+        kind = self.kind.name
+        try:
+            names = {p.stem for p in directory.glob(f"{kind}-*") if p.suffix in (".json", ".skops")}
+        except OSError:
+            names = set()
+        return [Found(directory / f"{n}.json", source) for n in sorted(names - {f"{kind}-{w}" for w in _NO_MODELS})]
+
+    def _age(self, found: Found) -> tuple[float, str]:
+        """Newest first; what cannot be read last."""
+        try:
+            return -read_manifest(found.path, self.kind.name, self.kind.manifest).trained_at, found.id
+        except ArtefactError:
+            return float("inf"), found.id
+
+    def _is_sound(self, found: Found) -> bool:
+        return self._age(found)[0] < float("inf")
+
     def _make(self) -> None:
         self.own.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def trust(self, model_id: str) -> Trust | None:
         """The last verdict on a model; None if there is none. Raises ArtefactError if the file cannot be read."""
-        known = _read(self.own / "cost-trust.json", _Verdicts)
+        known = _read(self._file("trust"), _Verdicts)
         verdict = known.models.get(model_id) if known is not None else None
         return Trust(**verdict.model_dump()) if verdict is not None else None
 
     def note_trust(self, model_id: str, trust: Trust) -> None:
         """Write a verdict down, so that it survives a restart. Raises OSError."""
         self._make()
-        path = self.own / "cost-trust.json"
+        path = self._file("trust")
         try:
             known = _read(path, _Verdicts) or _Verdicts()
         except ArtefactError:
@@ -224,28 +244,6 @@ class ModelStore:
         models[model_id] = _Verdict(**asdict(trust))
         newest = dict(sorted(models.items(), key=lambda item: item[1].since)[-MOST_VERDICTS:])
         write_durably(path, _Verdicts(models=newest).model_dump_json(indent=1).encode() + b"\n")
-
-
-def _manifests(directory: Path, source: str) -> Iterator[Found]:
-    """Artefacts by either of their files, so that one whose manifest is gone is told, not overlooked."""
-    try:
-        names = {p.stem for p in directory.glob("cost-*") if p.suffix in (".json", ".skops")}
-    except OSError:
-        names = set()
-    for name in sorted(names - _NO_MODELS):
-        yield Found(directory / f"{name}.json", source)
-
-
-def _age(found: Found) -> tuple[float, str]:
-    """Newest first; what cannot be read last."""
-    try:
-        return -read_manifest(found.path).trained_at, found.id
-    except ArtefactError:
-        return float("inf"), found.id
-
-
-def _is_sound(found: Found) -> bool:
-    return _age(found)[0] < float("inf")
 
 
 def _read(path: Path, kind: type[F]) -> F | None:

@@ -6,33 +6,20 @@ of physics, and what it cannot answer is answered by physics.
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from rebalancerd.cluster.cost import Candidate, MigrationCost
 from rebalancerd.cluster.snapshot import Snapshot
-from rebalancerd.predict.artefact import Artefact
 from rebalancerd.predict.cost import PhysicsCost
+from rebalancerd.predict.cost_kind import Learned
 from rebalancerd.predict.drift import Trust
 from rebalancerd.predict.interface import CostModel
+from rebalancerd.predict.seating import Seat
 from rebalancerd.predict.settings import PredictSettings
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Who answers: a model and whether it is trusted. ``model`` None: physics alone, for the reason that ``trust`` gives."""
-
-    artefact: Artefact | None
-    trust: Trust
-    source: str = ""
-
-    @property
-    def answers(self) -> bool:
-        """Whether the model is asked."""
-        return self.artefact is not None and self.trust.trusted
 
 
 class TrustedCost:
@@ -48,15 +35,15 @@ class TrustedCost:
         self.physics = PhysicsCost(settings)
         self._now = now
         self._lock = threading.Lock()
-        self._seat = Seat(None, Trust(trusted=False, since=now(), reason=reason))
+        self._seat: Seat[Learned] = Seat(None, Trust(trusted=False, since=now(), reason=reason))
         self._asked: tuple[Snapshot, CostModel] | None = None
 
     @property
-    def seat(self) -> Seat:
+    def seat(self) -> Seat[Learned]:
         """Who answers questions about the next snapshot."""
         return self._seat
 
-    def swap(self, seat: Seat) -> None:
+    def swap(self, seat: Seat[Learned]) -> None:
         """Seat another model, or change the trust in this one, from the next snapshot on."""
         with self._lock:
             self._seat = seat

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rebalancerd.cluster.labelled import LabelledMigration
 from rebalancerd.predict.cost_columns import Column, CostColumns
 from rebalancerd.predict.cost_inputs import CostInputs
+from rebalancerd.predict.cost_kind import COST
 from rebalancerd.predict.learned import LearnedCost
 from rebalancerd.predict.settings import PredictSettings
 from rebalancerd.predict.store import ModelStore
@@ -82,7 +83,7 @@ def series(rows: Sequence[LabelledMigration], settings: PredictSettings) -> Cost
 
 def shipped(settings: PredictSettings) -> LearnedCost | None:
     """The model that is shipped, checked as the daemon checks it; None if there is none. Raises ArtefactError."""
-    store = ModelStore(own=Path("/nonexistent"))
+    store = ModelStore(own=Path("/nonexistent"), kind=COST)
     found = store.found()
     if not found:
         return None

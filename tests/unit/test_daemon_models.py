@@ -23,13 +23,14 @@ from tests.unit.test_daemon import World, drive, make_daemon, until, world  # no
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore[Any]:
     """The daemon's models; none at first."""
     shipped = tmp_path / "shipped"
     shipped.mkdir()
-    opened: Any = functools.partial(ModelStore, shipped=shipped, rebuild=models.rebuild, features=models.FEATURES)
+    opened: Any = functools.partial(ModelStore, shipped=shipped)
+    monkeypatch.setattr("rebalancerd.daemon.COST", models.KIND)
     monkeypatch.setattr("rebalancerd.daemon.ModelStore", opened)
-    made: ModelStore = opened(tmp_path / "state" / "models")
+    made: ModelStore[Any] = opened(tmp_path / "state" / "models", kind=models.KIND)
     return made
 
 
@@ -78,7 +79,7 @@ def remember(directory: Path, count: int, factor: float) -> None:
     ledger.close()
 
 
-def test_without_any_model_it_runs_on_physics_and_says_so(store: ModelStore, begin: Callable[..., Daemon]) -> None:
+def test_without_any_model_it_runs_on_physics_and_says_so(store: ModelStore[Any], begin: Callable[..., Daemon]) -> None:
     daemon = begin()
 
     assert daemon.models.state().basis == "physics"
@@ -88,7 +89,7 @@ def test_without_any_model_it_runs_on_physics_and_says_so(store: ModelStore, beg
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "absent", "garbage", "champion file"])
 def test_it_starts_with_a_broken_artefact_and_goes_on_with_physics(
-    store: ModelStore, begin: Callable[..., Daemon], damage: str
+    store: ModelStore[Any], begin: Callable[..., Daemon], damage: str
 ) -> None:
     own = promote(store)
     path = store.own / f"{own}.skops"
@@ -116,7 +117,7 @@ def test_it_starts_with_a_broken_artefact_and_goes_on_with_physics(
     assert not [e for e in logs if e.get("bug")]
 
 
-def test_the_failure_of_a_model_is_a_health_condition(store: ModelStore, begin: Callable[..., Daemon]) -> None:
+def test_the_failure_of_a_model_is_a_health_condition(store: ModelStore[Any], begin: Callable[..., Daemon]) -> None:
     own, shipped = promote(store), save(store.shipped, models.model(1.05)).id
     (store.own / f"{own}.skops").write_bytes(b"")
     daemon = begin()
@@ -127,7 +128,7 @@ def test_the_failure_of_a_model_is_a_health_condition(store: ModelStore, begin: 
 
 
 def test_a_configuration_that_wants_physics_is_no_health_condition(
-    store: ModelStore, begin: Callable[..., Daemon]
+    store: ModelStore[Any], begin: Callable[..., Daemon]
 ) -> None:
     promote(store)
     daemon = begin('[models]\ncost = "physics"\n')
@@ -136,7 +137,7 @@ def test_a_configuration_that_wants_physics_is_no_health_condition(
     assert health(daemon) == []
 
 
-def test_a_promoted_model_is_taken_over_without_a_restart(store: ModelStore, begin: Callable[..., Daemon]) -> None:
+def test_a_promoted_model_is_taken_over_without_a_restart(store: ModelStore[Any], begin: Callable[..., Daemon]) -> None:
     shipped = save(store.shipped, models.model(1.05)).id
     daemon = begin()
     assert daemon.models.state().basis == shipped
@@ -151,7 +152,7 @@ def test_a_promoted_model_is_taken_over_without_a_restart(store: ModelStore, beg
 
 
 def test_a_drifted_cluster_demotes_the_model_and_the_verdict_survives(
-    store: ModelStore, begin: Callable[..., Daemon], tmp_path: Path
+    store: ModelStore[Any], begin: Callable[..., Daemon], tmp_path: Path
 ) -> None:
     """Migrations here take a fifth of what the shipped model says; physics is near."""
     shipped = save(store.shipped, models.model(5.0)).id
@@ -172,7 +173,7 @@ def test_a_drifted_cluster_demotes_the_model_and_the_verdict_survives(
 
 
 def test_a_ledger_that_is_away_costs_the_judging_only(
-    store: ModelStore, begin: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
+    store: ModelStore[Any], begin: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped = save(store.shipped, models.model(1.05)).id
     daemon = begin()
@@ -192,7 +193,7 @@ def test_a_ledger_that_is_away_costs_the_judging_only(
     [("", True), ('[models]\ntrain = ""\n', False), ('[models]\ncost = "physics"\n', False)],
 )
 def test_when_trainings_begin(
-    store: ModelStore, begin: Callable[..., Daemon], models_section: str, scheduled: bool
+    store: ModelStore[Any], begin: Callable[..., Daemon], models_section: str, scheduled: bool
 ) -> None:
     scheduler = begin(models_section)._schedule()
 
@@ -204,7 +205,7 @@ def test_when_trainings_begin(
 
 
 def test_the_schedule_begins_a_training_and_a_failure_of_it_stops_nothing(
-    store: ModelStore, begin: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
+    store: ModelStore[Any], begin: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon, begun = begin(), []
     monkeypatch.setattr(daemon.trainer, "begin", lambda: begun.append(1) or 1 / 0)
@@ -217,7 +218,7 @@ def test_the_schedule_begins_a_training_and_a_failure_of_it_stops_nothing(
 
 
 def test_a_plan_without_a_daemon_is_made_with_the_same_model(
-    store: ModelStore,
+    store: ModelStore[Any],
     world: World,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rebalancerd import trainer as module
+from rebalancerd.predict.cost_kind import COST
 from rebalancerd.predict.store import LastTraining, ModelStore
 from rebalancerd.trainer import Trainer, run_by_systemd
 
@@ -18,11 +19,11 @@ SYSTEMD = {"INVOCATION_ID": "1" * 32, "SYSTEMD_EXEC_PID": str(os.getpid()), "PAT
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    return ModelStore(tmp_path / "models", tmp_path / "shipped")
+def store(tmp_path: Path) -> ModelStore[Any]:
+    return ModelStore(tmp_path / "models", tmp_path / "shipped", kind=COST)
 
 
-def made(store: ModelStore, environment: dict[str, str], ahead: float = 0.0) -> Trainer:
+def made(store: ModelStore[Any], environment: dict[str, str], ahead: float = 0.0) -> Trainer:
     return Trainer(store, Path("conf.toml"), lambda: time.time() + ahead, environment)
 
 
@@ -39,7 +40,7 @@ def test_who_runs_this_process(environment: dict[str, str], expected: bool) -> N
     assert run_by_systemd(environment) is expected
 
 
-def test_under_systemd_a_request_is_left(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_under_systemd_a_request_is_left(store: ModelStore[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     with capture_logs() as logs:
         made(store, SYSTEMD).begin()
@@ -49,7 +50,7 @@ def test_under_systemd_a_request_is_left(store: ModelStore, monkeypatch: pytest.
     assert [(e["event"], e.get("by")) for e in logs] == [("training_requested", "systemd")], "a fresh request waits"
 
 
-def test_a_request_that_nobody_hears_is_told(store: ModelStore) -> None:
+def test_a_request_that_nobody_hears_is_told(store: ModelStore[Any]) -> None:
     store.request_training()
     with capture_logs() as logs:
         made(store, SYSTEMD, ahead=7200.0).begin()
@@ -94,7 +95,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
     return processes
 
 
-def test_elsewhere_a_niced_process_does_it(store: ModelStore, started: list[Process]) -> None:
+def test_elsewhere_a_niced_process_does_it(store: ModelStore[Any], started: list[Process]) -> None:
     """Its own session, one thread, none of systemd's sockets; and one at a time."""
     trainer = made(store, {"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "1", "KEPT": "yes"})
     trainer.begin()
@@ -121,7 +122,7 @@ def test_elsewhere_a_niced_process_does_it(store: ModelStore, started: list[Proc
     assert len(started) == 2
 
 
-def test_the_end_of_the_daemon_ends_its_training(store: ModelStore, started: list[Process]) -> None:
+def test_the_end_of_the_daemon_ends_its_training(store: ModelStore[Any], started: list[Process]) -> None:
     trainer = made(store, {})
     trainer.stop()
     trainer.begin()
@@ -133,7 +134,7 @@ def test_the_end_of_the_daemon_ends_its_training(store: ModelStore, started: lis
     assert started[1].killed
 
 
-def test_what_cannot_be_started_is_logged(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_started_is_logged(store: ModelStore[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     store.own.parent.mkdir(exist_ok=True)
     store.own.write_text("a file where the directory should be")
     monkeypatch.setattr(module.subprocess, "Popen", lambda *_, **__: (_ for _ in ()).throw(OSError("no memory")))
@@ -146,7 +147,7 @@ def test_what_cannot_be_started_is_logged(store: ModelStore, monkeypatch: pytest
     }
 
 
-def test_how_a_training_ended_is_told_once(store: ModelStore) -> None:
+def test_how_a_training_ended_is_told_once(store: ModelStore[Any]) -> None:
     store.note_training(LastTraining(at=1.0, outcome="kept", why="of an earlier run"))
     trainer = made(store, {})
     with capture_logs() as logs:

@@ -41,9 +41,7 @@ class Place:
             f'state_dir = "{directory}/state"\n[models]\nown_rows_min = 30\n'
             '[[hosts]]\nname = "h1"\nuri = "qemu+ssh://h1/system"\n[[hosts]]\nname = "h2"\nuri = "qemu+ssh://h2/system"\n'
         )
-        self.store = ModelStore(
-            directory / "state" / "models", self.shipped, rebuild=models.rebuild, features=models.FEATURES
-        )
+        self.store = ModelStore(directory / "state" / "models", self.shipped, kind=models.KIND)
 
     def run(self, *arguments: str) -> SimpleNamespace:
         done = CliRunner().invoke(app, [*arguments, "--config", str(self.config)])
@@ -86,7 +84,9 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     made = Place(tmp_path)
-    opened = functools.partial(ModelStore, shipped=made.shipped, rebuild=models.rebuild, features=models.FEATURES)
+    opened = functools.partial(ModelStore, shipped=made.shipped)
+    monkeypatch.setattr("rebalancerd.predict.cost_kind.COST", models.KIND)
+    monkeypatch.setattr("rebalancerd.predict.kinds.KINDS", (models.KIND,))
     monkeypatch.setattr(stores, "ModelStore", opened)
     monkeypatch.setattr(retraining, "retrain", functools.partial(retraining.retrain, train=Trainer()))
     monkeypatch.setattr("rebalancerd.cli.train.log_to_stderr", lambda: None)  # it is for a process of its own
@@ -138,7 +138,7 @@ def test_list_names_own_and_shipped_ones_and_what_is_wrong(place: Place) -> None
         (broken, "own", False, "corrupt"),
         (shipped, "shipped", False, None),
     ]
-    assert told["format"] == 1 and told["last_training"]["outcome"] == "not_trained"
+    assert told["format"] == 1 and told["last_training"]["cost"]["outcome"] == "not_trained"
     for word in (
         champion,
         "own, champion",

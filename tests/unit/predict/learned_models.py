@@ -3,7 +3,7 @@
 import copy
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from rebalancerd.cluster.known import MigrationFacts, migration_facts
 from rebalancerd.cluster.labelled import LabelledMigration
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import MIB
+from rebalancerd.predict.cost_kind import COST, CostGolden, Learned
+from rebalancerd.predict.kind import Kind
 from rebalancerd.predict.settings import PredictSettings
 
 FEATURES = ("memory_mib", "link_mib_per_second", "dirty_mib_per_second")
@@ -143,6 +145,14 @@ def rebuild(state: dict[str, Any], model_id: str, settings: PredictSettings) -> 
         if key not in state:
             raise ValueError(f"the state lacks {key!r}")
     return FakeLearned(state, model_id, settings)
+
+
+KIND: Kind[Learned, CostGolden] = replace(COST, rebuild=rebuild, features=FEATURES)
+
+
+def golden(count: int = 1) -> list[CostGolden]:
+    """Questions whose answers are noted."""
+    return [CostGolden(facts=facts(i), deadline_seconds=900.0) for i in range(count)]
 
 
 def cost(seconds: float, *, upper: float | None = None, spread: float = 1.5, basis: str = "x") -> MigrationCost:

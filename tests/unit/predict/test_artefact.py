@@ -17,6 +17,7 @@ from sklearn.linear_model import Lasso, Ridge
 
 from rebalancerd.predict import artefact, artefact_audit
 from rebalancerd.predict.artefact import Artefact
+from rebalancerd.predict.cost_kind import COST
 from rebalancerd.predict.manifest import ArtefactError, Fault, Manifest, read_manifest
 from rebalancerd.predict.settings import PredictSettings
 from tests.unit.predict import learned_models as models
@@ -24,9 +25,10 @@ from tests.unit.predict import learned_models as models
 SETTINGS = PredictSettings()
 
 
-def save(directory: Path, model: models.FakeLearned | None = None, **changes: Any) -> Manifest:
+def save(directory: Path, model: models.FakeLearned | None = None, **changes: Any) -> Manifest[Any]:
     values: dict[str, Any] = {
-        "golden": [(models.facts(i), 900.0) for i in range(3)],
+        "kind": models.KIND,
+        "golden": models.golden(3),
         "settings": SETTINGS,
         "trained_at": 1000.0,
         "rows": 24,
@@ -36,12 +38,12 @@ def save(directory: Path, model: models.FakeLearned | None = None, **changes: An
     return artefact.save(directory, model or models.model(), **{**values, **changes})
 
 
-def load(directory: Path, manifest: Manifest, **changes: Any) -> Artefact:
-    values: dict[str, Any] = {"settings": SETTINGS, "rebuild": models.rebuild, "features": models.FEATURES}
+def load(directory: Path, manifest: Manifest[Any], **changes: Any) -> Artefact[Any]:
+    values: dict[str, Any] = {"settings": SETTINGS, "kind": models.KIND}
     return artefact.load(directory / f"{manifest.id}.json", **{**values, **changes})
 
 
-def fault(directory: Path, manifest: Manifest, **changes: Any) -> tuple[Fault, str]:
+def fault(directory: Path, manifest: Manifest[Any], **changes: Any) -> tuple[Fault, str]:
     """How loading fails; the files are what they were."""
     before = {p: p.read_bytes() for p in directory.iterdir() if p.is_file()}
     with pytest.raises(ArtefactError) as told:
@@ -51,7 +53,7 @@ def fault(directory: Path, manifest: Manifest, **changes: Any) -> tuple[Fault, s
     return told.value.fault, told.value.detail
 
 
-def rewritten(directory: Path, manifest: Manifest, change: Callable[[dict[str, Any]], None]) -> None:
+def rewritten(directory: Path, manifest: Manifest[Any], change: Callable[[dict[str, Any]], None]) -> None:
     """The manifest with something changed, as somebody who knows the format would."""
     path = directory / f"{manifest.id}.json"
     tree = json.loads(path.read_text())
@@ -59,7 +61,7 @@ def rewritten(directory: Path, manifest: Manifest, change: Callable[[dict[str, A
     path.write_text(json.dumps(tree))
 
 
-def replaced(directory: Path, manifest: Manifest, raw: bytes) -> None:
+def replaced(directory: Path, manifest: Manifest[Any], raw: bytes) -> None:
     """Another content, and a manifest that calls it the right one."""
     import hashlib
 
@@ -179,9 +181,9 @@ def test_a_changed_manifest(tmp_path: Path, change: Callable[[dict[str, Any]], N
 def test_other_features_are_named(tmp_path: Path) -> None:
     manifest = save(tmp_path)
 
-    told = fault(tmp_path, manifest, features=(*models.FEATURES, "moon"))
+    told = fault(tmp_path, manifest, kind=replace(models.KIND, features=(*models.FEATURES, "moon")))
     assert told == (Fault.OUTDATED, "other features than this version computes: moon")
-    assert fault(tmp_path, manifest, features=models.FEATURES[::-1])[0] is Fault.OUTDATED
+    assert fault(tmp_path, manifest, kind=replace(models.KIND, features=models.FEATURES[::-1]))[0] is Fault.OUTDATED
 
 
 def test_a_state_that_this_version_cannot_read(tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ def test_predictions_that_are_none(tmp_path: Path, value: float) -> None:
     manifest = save(tmp_path)
     Broken.value = value
 
-    assert fault(tmp_path, manifest, rebuild=Broken)[0] is Fault.ABSURD
+    assert fault(tmp_path, manifest, kind=replace(models.KIND, rebuild=Broken))[0] is Fault.ABSURD
     with pytest.raises(ValueError, match="cannot be noted"):
         save(tmp_path, Broken(models.model().state))
 
@@ -470,4 +472,4 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
 def test_reading_a_manifest_alone(tmp_path: Path) -> None:
     manifest = save(tmp_path)
 
-    assert read_manifest(tmp_path / f"{manifest.id}.skops") == manifest
+    assert read_manifest(tmp_path / f"{manifest.id}.skops", "cost", COST.manifest) == manifest

@@ -20,9 +20,9 @@ from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.predict.keeper import ModelKeeper
 from rebalancerd.predict.manifest import ArtefactError, Fault
+from rebalancerd.predict.seating import Seat
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
 from rebalancerd.predict.store import LastTraining, ModelStore, shipped_directory
-from rebalancerd.predict.trusted import Seat
 from tests.unit.predict import learned_models as models
 from tests.unit.predict.test_artefact import save
 
@@ -31,31 +31,33 @@ ROWS = [(models.labelled(i, seconds=models.true_seconds(models.facts(i)), at=200
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
+def store(tmp_path: Path) -> ModelStore[Any]:
     return opened(tmp_path)
 
 
-def opened(directory: Path) -> ModelStore:
+def opened(directory: Path) -> ModelStore[Any]:
     shipped = directory / "shipped"
     shipped.mkdir(exist_ok=True)
-    return ModelStore(directory / "own", shipped, rebuild=models.rebuild, features=models.FEATURES)
+    return ModelStore(directory / "own", shipped, kind=models.KIND)
 
 
-def keeper(store: ModelStore, **settings: Any) -> ModelKeeper:
+def keeper(store: ModelStore[Any], **settings: Any) -> ModelKeeper:
     ticking = itertools.count(5000.0)
     made = ModelKeeper(store, PREDICT, ModelSettings(**settings), lambda: next(ticking))
     made.refresh()
     return made
 
 
-def promote(store: ModelStore, model: models.FakeLearned | None = None, *, at: float = 1000.0, keep: int = 5) -> str:
+def promote(
+    store: ModelStore[Any], model: models.FakeLearned | None = None, *, at: float = 1000.0, keep: int = 5
+) -> str:
     manifest = store.promote(
         model or models.model(),
         at=at,
         why="better",
         scores={"challenger": {"total_time_gmre": 0.1}},
         keep=keep,
-        golden=[(models.facts(), 900.0)],
+        golden=models.golden(),
         settings=PREDICT,
         rows=24,
         own_rows=10,
@@ -89,7 +91,7 @@ def basis(made: ModelKeeper, seen: Snapshot | None = None) -> str:
 # which one
 
 
-def test_without_any_model_physics_answers_and_says_why(store: ModelStore) -> None:
+def test_without_any_model_physics_answers_and_says_why(store: ModelStore[Any]) -> None:
     made = keeper(store)
 
     assert basis(made) == "physics" == made.state().basis
@@ -98,7 +100,7 @@ def test_without_any_model_physics_answers_and_says_why(store: ModelStore) -> No
     assert not store.own.exists(), "looking makes nothing"
 
 
-def test_the_shipped_model_then_the_clusters_own(store: ModelStore) -> None:
+def test_the_shipped_model_then_the_clusters_own(store: ModelStore[Any]) -> None:
     shipped = save(store.shipped, models.model(1.05)).id
     with capture_logs() as logs:
         made = keeper(store)
@@ -113,7 +115,7 @@ def test_the_shipped_model_then_the_clusters_own(store: ModelStore) -> None:
     assert [(e["event"], e["before"]) for e in logs] == [("model_promoted", shipped)]
 
 
-def test_the_configuration_may_ask_for_physics(store: ModelStore) -> None:
+def test_the_configuration_may_ask_for_physics(store: ModelStore[Any]) -> None:
     save(store.shipped, models.model(1.05))
     made = keeper(store, cost="physics")
 
@@ -122,7 +124,7 @@ def test_the_configuration_may_ask_for_physics(store: ModelStore) -> None:
     made.watch(ROWS)
 
 
-def test_a_broken_champion_is_named_once_and_the_next_one_used(store: ModelStore) -> None:
+def test_a_broken_champion_is_named_once_and_the_next_one_used(store: ModelStore[Any]) -> None:
     shipped, old = save(store.shipped, models.model(1.05)).id, promote(store, at=1000.0)
     broken = promote(store, models.model(1.1), at=2000.0)
     path = store.own / f"{broken}.skops"
@@ -141,7 +143,7 @@ def test_a_broken_champion_is_named_once_and_the_next_one_used(store: ModelStore
     assert path.exists() and (store.own / f"{old}.json").exists(), "nothing is deleted"
 
 
-def test_a_refused_file_that_was_mended_is_read_again(store: ModelStore) -> None:
+def test_a_refused_file_that_was_mended_is_read_again(store: ModelStore[Any]) -> None:
     own = promote(store)
     path = store.own / f"{own}.skops"
     whole = path.read_bytes()
@@ -155,7 +157,7 @@ def test_a_refused_file_that_was_mended_is_read_again(store: ModelStore) -> None
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"format": 1, "id": "../../etc/passwd", "since": 1}', '{"format": 9}'])
-def test_a_broken_champion_file_costs_the_order_only(store: ModelStore, text: str) -> None:
+def test_a_broken_champion_file_costs_the_order_only(store: ModelStore[Any], text: str) -> None:
     own = promote(store)
     (store.own / "cost-champion.json").write_text(text)
     made = keeper(store)
@@ -164,7 +166,7 @@ def test_a_broken_champion_file_costs_the_order_only(store: ModelStore, text: st
     assert len(made.state().refused) == 1
 
 
-def test_a_champion_whose_files_are_gone_is_named(store: ModelStore) -> None:
+def test_a_champion_whose_files_are_gone_is_named(store: ModelStore[Any]) -> None:
     own, shipped = promote(store), save(store.shipped, models.model(1.2)).id
     for path in store.own.glob(f"{own}.*"):
         path.unlink()
@@ -174,7 +176,7 @@ def test_a_champion_whose_files_are_gone_is_named(store: ModelStore) -> None:
     assert made.state().refused == (("absent", 1),)
 
 
-def test_a_model_in_use_outlives_its_files(store: ModelStore) -> None:
+def test_a_model_in_use_outlives_its_files(store: ModelStore[Any]) -> None:
     own = promote(store)
     made = keeper(store)
     for path in store.own.glob("*"):
@@ -187,7 +189,7 @@ def test_a_model_in_use_outlives_its_files(store: ModelStore) -> None:
 # in use
 
 
-def test_one_snapshot_is_answered_by_one_model(store: ModelStore) -> None:
+def test_one_snapshot_is_answered_by_one_model(store: ModelStore[Any]) -> None:
     """A plan asks several times about its snapshot; a swap in between is for the next one."""
     first = promote(store, models.model(1.0))
     made, seen = keeper(store), snapshot()
@@ -199,7 +201,7 @@ def test_one_snapshot_is_answered_by_one_model(store: ModelStore) -> None:
     assert basis(made, snapshot()) == second
 
 
-def test_swapping_while_it_is_asked(store: ModelStore) -> None:
+def test_swapping_while_it_is_asked(store: ModelStore[Any]) -> None:
     """Every answer is wholly one model's, and none fails."""
     ids = [promote(store, models.model(f), at=1000.0 + f) for f in (1.0, 3.0)]
     loaded = [store.load(store.own / f"{i}.json", PREDICT) for i in ids]
@@ -230,7 +232,7 @@ def test_swapping_while_it_is_asked(store: ModelStore) -> None:
 
 
 def test_a_model_that_fails_loses_the_snapshot_and_its_trust(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+    store: ModelStore[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = promote(store)
     made, seen = keeper(store), snapshot()
@@ -254,7 +256,7 @@ def drifted(rows: list[tuple[LabelledMigration, MigrationCost | None]], factor: 
         yield replace(row, seconds=row.seconds * factor, bytes=None), told
 
 
-def test_a_drifted_cluster_demotes_and_physics_takes_over_across_a_restart(store: ModelStore) -> None:
+def test_a_drifted_cluster_demotes_and_physics_takes_over_across_a_restart(store: ModelStore[Any]) -> None:
     """The model says six times what these migrations take; physics is nearly right."""
     own = promote(store, models.model(6.0))
     made = keeper(store)
@@ -278,7 +280,7 @@ def test_a_drifted_cluster_demotes_and_physics_takes_over_across_a_restart(store
     assert basis(again) == "physics", "the migrations that demoted it are not judged twice"
 
 
-def test_a_new_champion_is_trusted_where_the_old_one_was_not(store: ModelStore) -> None:
+def test_a_new_champion_is_trusted_where_the_old_one_was_not(store: ModelStore[Any]) -> None:
     promote(store, models.model(6.0))
     made = keeper(store)
     made.watch(ROWS)
@@ -291,7 +293,7 @@ def test_a_new_champion_is_trusted_where_the_old_one_was_not(store: ModelStore) 
     assert basis(made) == better
 
 
-def test_it_is_trusted_again_when_it_is_right_again(store: ModelStore) -> None:
+def test_it_is_trusted_again_when_it_is_right_again(store: ModelStore[Any]) -> None:
     own = promote(store, models.model(3.0))
     made = keeper(store)
     made.watch(ROWS)
@@ -305,7 +307,7 @@ def test_it_is_trusted_again_when_it_is_right_again(store: ModelStore) -> None:
     assert basis(keeper(store)) == own
 
 
-def test_what_it_said_then_counts_not_what_it_would_say_now(store: ModelStore) -> None:
+def test_what_it_said_then_counts_not_what_it_would_say_now(store: ModelStore[Any]) -> None:
     own = promote(store)
     made = keeper(store)
     wrong = [(row, models.cost(900.0, basis=own)) for row, _ in ROWS]
@@ -316,7 +318,7 @@ def test_what_it_said_then_counts_not_what_it_would_say_now(store: ModelStore) -
     assert basis(made) == "physics"
 
 
-def test_rows_it_was_trained_on_doubtful_and_absurd_ones_do_not_count(store: ModelStore) -> None:
+def test_rows_it_was_trained_on_doubtful_and_absurd_ones_do_not_count(store: ModelStore[Any]) -> None:
     own = promote(store, models.model(6.0), at=2025.0)
     made = keeper(store)
     made.watch(ROWS)
@@ -329,7 +331,9 @@ def test_rows_it_was_trained_on_doubtful_and_absurd_ones_do_not_count(store: Mod
     assert basis(made) == own
 
 
-def test_a_model_that_fails_when_it_is_judged_is_demoted(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_fails_when_it_is_judged_is_demoted(
+    store: ModelStore[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     promote(store)
     made = keeper(store)
     monkeypatch.setattr(models.FakeLearned, "predict_facts", lambda *_: 1 / 0)
@@ -340,7 +344,7 @@ def test_a_model_that_fails_when_it_is_judged_is_demoted(store: ModelStore, monk
 
 
 @pytest.mark.parametrize("text", ["{", '{"format": 7, "models": {}}', '{"format": 1, "models": {"x": 5}}'])
-def test_verdicts_that_cannot_be_read_are_no_acquittal(store: ModelStore, text: str) -> None:
+def test_verdicts_that_cannot_be_read_are_no_acquittal(store: ModelStore[Any], text: str) -> None:
     promote(store)
     (store.own / "cost-trust.json").write_text(text)
     made = keeper(store)
@@ -354,7 +358,7 @@ def test_verdicts_that_cannot_be_read_are_no_acquittal(store: ModelStore, text: 
 
 
 def test_a_state_directory_that_cannot_be_written_costs_the_note_only(
-    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+    store: ModelStore[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(store, models.model(6.0))
     made = keeper(store)
@@ -369,7 +373,7 @@ def test_a_state_directory_that_cannot_be_written_costs_the_note_only(
 # the store
 
 
-def test_superseded_models_go_but_not_the_broken_ones(store: ModelStore) -> None:
+def test_superseded_models_go_but_not_the_broken_ones(store: ModelStore[Any]) -> None:
     ids = [promote(store, models.model(1.0 + i / 10), at=1000.0 + i) for i in range(3)]
     (store.own / f"{ids[0]}.skops").write_bytes(b"x")
     (store.own / f"{ids[1]}.json").write_text("{}")
@@ -380,7 +384,7 @@ def test_superseded_models_go_but_not_the_broken_ones(store: ModelStore) -> None
     assert next(f.id for f in store.found()) == ids[-1]
 
 
-def test_a_model_is_picked_by_id_or_file(store: ModelStore) -> None:
+def test_a_model_is_picked_by_id_or_file(store: ModelStore[Any]) -> None:
     own = promote(store)
 
     assert store.pick(own) == store.pick(str(store.own / f"{own}.skops")) == store.own / f"{own}.json"
@@ -389,7 +393,7 @@ def test_a_model_is_picked_by_id_or_file(store: ModelStore) -> None:
     assert told.value.fault is Fault.ABSENT
 
 
-def test_requests_and_outcomes_of_trainings(store: ModelStore) -> None:
+def test_requests_and_outcomes_of_trainings(store: ModelStore[Any]) -> None:
     assert store.request_training() is None
     assert store.request_training() == pytest.approx(time.time(), abs=60.0)
     store.take_request()

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from rebalancerd.cluster.labelled import LabelledMigration
-from rebalancerd.predict.manifest import read_manifest
 from rebalancerd.predict.retrain import KEPT, NOT_TRAINED, PROMOTED, Training, retrain
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
 from rebalancerd.predict.store import ModelStore
@@ -53,17 +52,17 @@ class Trainer:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
+def store(tmp_path: Path) -> ModelStore[Any]:
     (tmp_path / "shipped").mkdir()
-    return ModelStore(tmp_path / "own", tmp_path / "shipped", rebuild=models.rebuild, features=models.FEATURES)
+    return ModelStore(tmp_path / "own", tmp_path / "shipped", kind=models.KIND)
 
 
-def training(store: ModelStore, own: Sequence[LabelledMigration] = OWN, **changes: Any) -> Training:
+def training(store: ModelStore[Any], own: Sequence[LabelledMigration] = OWN, **changes: Any) -> Training:
     values: dict[str, Any] = {"predict": PREDICT, "models": MODELS, "now": 5000.0, "train": Trainer()}
     return retrain(SHIPPED, own, store, **{**values, **changes})
 
 
-def test_the_first_challenger_that_beats_physics_is_promoted(store: ModelStore) -> None:
+def test_the_first_challenger_that_beats_physics_is_promoted(store: ModelStore[Any]) -> None:
     trainer = Trainer()
     found = training(store, train=trainer)
 
@@ -74,13 +73,13 @@ def test_the_first_challenger_that_beats_physics_is_promoted(store: ModelStore) 
     assert list(shipped) == SHIPPED and list(learned) == OWN[:42], "the newest are for the test alone"
     champion = store.champion()
     assert champion is not None and champion.id == found.model and champion.why == found.why
-    manifest = read_manifest(store.own / f"{found.model}.json")
+    manifest = store.examine(store.own / f"{found.model}.json")
     assert (manifest.rows, manifest.own_rows, manifest.trained_at) == (62, 42, 5000.0)
     assert manifest.errors["physics"]["total_time_gmre"] == pytest.approx(found.scores["physics"].total_time_gmre)
     assert store.load(store.pick(found.model or ""), PREDICT).id == found.model
 
 
-def test_a_challenger_that_is_not_better_is_not_promoted(store: ModelStore) -> None:
+def test_a_challenger_that_is_not_better_is_not_promoted(store: ModelStore[Any]) -> None:
     champion = promote(store, models.model(1.5, spread=1.3))
     found = training(store)
 
@@ -91,7 +90,7 @@ def test_a_challenger_that_is_not_better_is_not_promoted(store: ModelStore) -> N
     assert len(store.found()) == 1, "nothing was written"
 
 
-def test_a_challenger_that_beats_the_champion_but_not_physics_is_not_promoted(store: ModelStore) -> None:
+def test_a_challenger_that_beats_the_champion_but_not_physics_is_not_promoted(store: ModelStore[Any]) -> None:
     promote(store, models.model(9.0))
     found = training(store, train=lambda *_, **__: models.model(4.0))
 
@@ -99,7 +98,7 @@ def test_a_challenger_that_beats_the_champion_but_not_physics_is_not_promoted(st
     assert "of physics" in found.why
 
 
-def test_a_better_challenger_succeeds_the_champion(store: ModelStore) -> None:
+def test_a_better_challenger_succeeds_the_champion(store: ModelStore[Any]) -> None:
     old = promote(store, models.model(1.2, spread=1.3))
     found = training(store)
 
@@ -107,7 +106,7 @@ def test_a_better_challenger_succeeds_the_champion(store: ModelStore) -> None:
     assert [f.id for f in store.found()] == [found.model, old]
 
 
-def test_a_dry_run_changes_nothing(store: ModelStore) -> None:
+def test_a_dry_run_changes_nothing(store: ModelStore[Any]) -> None:
     found = training(store, dry_run=True)
 
     assert found.outcome == KEPT
@@ -115,7 +114,7 @@ def test_a_dry_run_changes_nothing(store: ModelStore) -> None:
     assert not store.own.exists()
 
 
-def test_a_poisoned_ledger_leaves_the_champion_in_place(store: ModelStore) -> None:
+def test_a_poisoned_ledger_leaves_the_champion_in_place(store: ModelStore[Any]) -> None:
     """Absurd rows are left out and named; where they are many nothing is learned at all."""
     champion = promote(store, models.model(1.5, spread=1.3))
     poison = [
@@ -149,7 +148,7 @@ def test_a_poisoned_ledger_leaves_the_champion_in_place(store: ModelStore) -> No
     assert store.champion() is not None and store.champion().id == champion
 
 
-def test_figures_that_are_wrong_but_possible_do_not_get_past_the_test(store: ModelStore) -> None:
+def test_figures_that_are_wrong_but_possible_do_not_get_past_the_test(store: ModelStore[Any]) -> None:
     """Everything learned from is three times too slow; the newest migrations, as they were, refute it."""
     champion = promote(store, models.model(1.5, spread=1.3))
     lying = [replace(r, seconds=3 * (r.seconds or 0.0)) for r in OWN[:42]]
@@ -159,14 +158,14 @@ def test_figures_that_are_wrong_but_possible_do_not_get_past_the_test(store: Mod
     assert store.champion() is not None and store.champion().id == champion
 
 
-def test_too_few_migrations_of_its_own(store: ModelStore) -> None:
+def test_too_few_migrations_of_its_own(store: ModelStore[Any]) -> None:
     found = training(store, OWN[:29])
 
     assert found.outcome == NOT_TRAINED
     assert found.why == "29 migrations of this cluster, 30 are needed (models.own_rows_min)"
 
 
-def test_rows_that_do_not_suffice_to_learn_from(store: ModelStore) -> None:
+def test_rows_that_do_not_suffice_to_learn_from(store: ModelStore[Any]) -> None:
     def refuses(*_: Any, **__: Any) -> models.FakeLearned:
         raise ValueError("2 rows that did not converge: 8 are needed")
 
@@ -174,7 +173,7 @@ def test_rows_that_do_not_suffice_to_learn_from(store: ModelStore) -> None:
     assert (found.outcome, found.why) == (NOT_TRAINED, "2 rows that did not converge: 8 are needed")
 
 
-def test_the_same_rows_are_not_learned_twice(store: ModelStore) -> None:
+def test_the_same_rows_are_not_learned_twice(store: ModelStore[Any]) -> None:
     first = training(store)
     again = training(store, list(reversed(OWN)))
 
@@ -183,7 +182,7 @@ def test_the_same_rows_are_not_learned_twice(store: ModelStore) -> None:
     assert training(store, [*OWN, *rows(20, first=60)]).outcome == KEPT
 
 
-def test_a_champion_that_cannot_be_loaded_is_none(store: ModelStore) -> None:
+def test_a_champion_that_cannot_be_loaded_is_none(store: ModelStore[Any]) -> None:
     broken = promote(store, models.model(1.5, spread=1.3))
     (store.own / f"{broken}.json").write_text(json.dumps({"format": 2, "kind": "cost"}))
     found = training(store)
@@ -192,7 +191,7 @@ def test_a_champion_that_cannot_be_loaded_is_none(store: ModelStore) -> None:
     assert len(found.problems) == 1 and "outdated" in found.problems[0]
 
 
-def test_a_model_that_cannot_be_saved_is_not_promoted(store: ModelStore) -> None:
+def test_a_model_that_cannot_be_saved_is_not_promoted(store: ModelStore[Any]) -> None:
     def odd(*_: Any, **__: Any) -> models.FakeLearned:
         return models.model(1.5, spread=1.3, odd=slice(3))
 

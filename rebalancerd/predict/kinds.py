@@ -1,0 +1,8 @@
+"""KINDS: every kind of model there is, in the order in which they are listed."""
+
+from typing import Any
+
+from rebalancerd.predict.cost_kind import COST
+from rebalancerd.predict.kind import Kind
+
+KINDS: tuple[Kind[Any, Any], ...] = (COST,)
