@@ -192,7 +192,23 @@ class ModelsSection(Section):
     drift_rows_min: Whole = setting(
         _MODELS.drift_rows_min, "With fewer migrations than these it is not judged.", ge=5, le=10_000
     )
-    keep: Count = setting(_MODELS.keep, "Superseded models of this cluster that are kept.", le=1000)
+    demand: Literal["learned", "persistence"] = setting(
+        _MODELS.demand,
+        "Who forecasts what VMs will ask for: a learned model while it earns its place, or persistence alone.",
+    )
+    demand_trial_hours: Number = setting(
+        _MODELS.demand_trial_hours,
+        "So long must the demand model be worse than the best naive forecast to be demoted, and better to come back.",
+        gt=0,
+        le=720,
+    )
+    demand_history_hours_min: Number = setting(
+        _MODELS.demand_history_hours_min,
+        "Recorded load of this cluster that is needed for a training of the demand model.",
+        ge=12,
+        le=840,
+    )
+    keep: Count = setting(_MODELS.keep, "Superseded models of each kind that are kept.", le=1000)
 
 
 class PlanSection(Section):

@@ -46,9 +46,11 @@ class ContentionLimits:
 class ModelSettings:
     """Learned models: whether one is used, when one is trained, and what may make it lose its trust.
 
-    ``cost``: "learned" or "physics". ``train``: when, as a cron expression in the zone of windows ("": never). ``own_rows_min``: migrations
+    ``cost``: "learned" or "physics"; ``demand``: "learned" or "persistence". ``train``: when, as a cron expression in the zone of windows ("": never). ``own_rows_min``: migrations
     of this cluster without which nothing is trained. ``drift_rows``: the newest migrations by which a model is judged,
-    ``drift_rows_min``: without which it is not. ``keep``: own models that are kept.
+    ``drift_rows_min``: without which it is not. ``demand_trial_hours``: how long a demand model must be worse than the best
+    naive way to lose its trust, and better to regain it; ``demand_history_hours_min``: recorded load without which none
+    is trained. ``keep``: own models of each kind that are kept.
     """
 
     cost: str = "learned"
@@ -56,4 +58,7 @@ class ModelSettings:
     own_rows_min: int = 50
     drift_rows: int = 50
     drift_rows_min: int = 12
+    demand: str = "learned"
+    demand_trial_hours: float = 24.0
+    demand_history_hours_min: float = 24.0
     keep: int = 5

@@ -30,13 +30,15 @@ _NO_MODELS = ("champion", "training", "trust", "watch")  # after the kind's name
 F = TypeVar("F", bound=BaseModel)
 
 
-class _File(BaseModel):
+class StoredFile(BaseModel):
+    """A small file beside the models."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     format: int = FORMAT
 
 
-class Champion(_File):
+class Champion(StoredFile):
     """The model that training promoted last. ``scores``: per predictor what the promotion rested on."""
 
     id: str = Field(pattern=rf"^{ID_PATTERN}$")
@@ -45,7 +47,7 @@ class Champion(_File):
     scores: dict[str, dict[str, float | None]] = {}
 
 
-class LastTraining(_File):
+class LastTraining(StoredFile):
     """How the last training ended. ``outcome``: promoted, kept or not_trained."""
 
     at: float
@@ -61,7 +63,7 @@ class _Verdict(BaseModel):
     after: float = 0.0
 
 
-class _Verdicts(_File):
+class _Verdicts(StoredFile):
     models: dict[str, _Verdict] = {}
 
 
@@ -200,6 +202,15 @@ class ModelStore(Generic[M]):
     def take_request(self) -> None:
         """A training has begun: the wish is fulfilled. Raises OSError."""
         (self.own / REQUEST).unlink(missing_ok=True)
+
+    def watched(self, kind: type[F]) -> F | None:
+        """What judging has come to so far; None if nothing is there. Raises ArtefactError if the file cannot be read."""
+        return _read(self._file("watch"), kind)
+
+    def note_watched(self, found: BaseModel) -> None:
+        """Write down what judging has come to. Raises OSError."""
+        self._make()
+        write_durably(self._file("watch"), found.model_dump_json().encode() + b"\n")
 
     def _file(self, name: str) -> Path:
         return self.own / f"{self.kind.name}-{name}.json"
