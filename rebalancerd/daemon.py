@@ -28,18 +28,21 @@ from rebalancerd.clock import SystemClock
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode, stricter
+from rebalancerd.cluster.series import Series
 from rebalancerd.config import Config
 from rebalancerd.log import log_cycle
 from rebalancerd.loop import Loop, LoopSettings
 from rebalancerd.observe.agent_client import HttpAgents
-from rebalancerd.observe.history import History
+from rebalancerd.observe.history import VM_CPU, History
 from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
 from rebalancerd.ports import HypervisorWrite, LedgerUnavailableError
 from rebalancerd.predict.cost_kind import COST
+from rebalancerd.predict.demand.keeper import DemandKeeper
+from rebalancerd.predict.demand.kind import DEMAND
 from rebalancerd.predict.demand.persistence import PersistenceDemand
-from rebalancerd.predict.keeper import PHYSICS, ModelKeeper
+from rebalancerd.predict.keeper import ModelKeeper
 from rebalancerd.predict.store import ModelStore
 from rebalancerd.record.file_lease import FileLease
 from rebalancerd.record.labelled import labelled_migrations
@@ -103,6 +106,14 @@ def build_models(cfg: Config, clock: SystemClock) -> ModelKeeper:
     return models
 
 
+def build_demand(cfg: Config, clock: SystemClock) -> DemandKeeper:
+    """Who forecasts demand: the best model that loads, while it earns its place, else a naive way."""
+    store = ModelStore(cfg.models_dir, kind=DEMAND)
+    demand = DemandKeeper(store, cfg.predict_settings(), cfg.model_settings(), clock.wall)
+    demand.refresh()
+    return demand
+
+
 def loop_settings(cfg: Config) -> LoopSettings:
     """Mode and limits of a configuration."""
     unknown = cfg.observe_settings().unknown_share_max
@@ -129,7 +140,8 @@ class Daemon:
         self.ports = build_ports(cfg, self.clock)
         self.observer = build_observer(cfg, self.ports, self.clock, state / "history")
         self.models = build_models(cfg, self.clock)
-        self.trainer = Trainer(self.models.store, config_path, self.clock.wall)
+        self.demand = build_demand(cfg, self.clock)
+        self.trainer = Trainer((self.models.store, self.demand.store), config_path, self.clock.wall)
         self.executor = self._build_executor(self.ports.write)
         self.loop = Loop(
             observer=self.observer,
@@ -206,9 +218,9 @@ class Daemon:
             if name == "probe" and self.ports.probe is None:
                 continue
             scheduler.add_job(_guarded(name, work), "interval", seconds=seconds, id=name, name=name)
-        if self.config.models.train and self.config.models.cost != PHYSICS:
+        if self.config.models.train and (self.models.wanted or self.demand.wanted):
             when = CronTrigger.from_crontab(self.config.models.train, timezone=self.config.guard.timezone)
-            begin = _guarded("train", self.trainer.begin)
+            begin = _guarded("train", self.train)
             scheduler.add_job(begin, when, id="train", name="train", misfire_grace_time=int(TRAINING_GRACE_SECONDS))
         return scheduler
 
@@ -234,17 +246,36 @@ class Daemon:
         self._notifier.cycle_finished()
 
     def judge(self) -> None:
-        """Take over a newly trained model, and hold the one in use against the migrations that have ended."""
+        """Take over newly trained models, and hold those in use against the migrations and the load that came."""
         self.trainer.look()
         self.models.refresh()
+        self.demand.refresh()
+        if (view := self.loop.view) is not None:
+            self.demand.watch(view.snapshot, *self._recorded_load())
         if self.models.state().id is not None:
             past = labelled_migrations(self.ledger, since=self.clock.wall() - JUDGED_SECONDS)
             self.models.watch((item.row, item.predicted) for item in past.rows)
 
+    def train(self) -> None:
+        """Begin the trainings that are due, with the load as it is now."""
+        try:
+            self.hand_over()
+        finally:
+            self.trainer.begin()
+
+    def hand_over(self) -> None:
+        """Leave the recorded load where trainings find it."""
+        if (view := self.loop.view) is not None:
+            self.demand.hand_over(view.snapshot, *self._recorded_load())
+
+    def _recorded_load(self) -> tuple[Series, Series]:
+        return self.observer.series(VM_CPU), self.observer.series(VM_CPU, tier=1)
+
     def housekeep(self) -> None:
-        """Prune old cycles from the ledger and flush history."""
+        """Prune old cycles from the ledger, flush history, and leave the load to trainings."""
         self.ledger.prune(self.clock.wall() - RETENTION_SECONDS)
         self.observer.flush()
+        self.hand_over()
 
     def _watch(self) -> None:
         if self.executor is not None:
@@ -430,6 +461,7 @@ def standalone_plan(cfg: Config, seconds: float, directory: Path) -> Plan:
 __all__ = [
     "Daemon",
     "Ports",
+    "build_demand",
     "build_models",
     "build_observer",
     "build_ports",

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,22 @@ def run_by_systemd(environment: Mapping[str, str]) -> bool:
 
 
 class Trainer:
-    """Begins trainings and tells how they ended. ``config``: the daemon's file; ``now``: epoch seconds."""
+    """Begins trainings and tells how they ended. ``config``: the daemon's file; ``now``: epoch seconds.
+
+    ``stores``: of every kind that is trained, all in one directory.
+    """
 
     def __init__(
         self,
-        store: ModelStore[Any],
+        stores: Sequence[ModelStore[Any]],
         config: Path,
         now: Callable[[], float],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._store, self._config, self._now = store, config.absolute(), now
+        self._stores, self._config, self._now = tuple(stores), config.absolute(), now
         self._environment = dict(os.environ if environment is None else environment)
         self._process: subprocess.Popen[bytes] | None = None
-        self._told = self._last()
+        self._told = {store.kind.name: self._last(store) for store in self._stores}
 
     def begin(self) -> None:
         """Begin a training, unless one is under way. Raises nothing: what fails is logged."""
@@ -53,7 +56,7 @@ class Trainer:
             log.error("training_not_started", reason=str(error))
 
     def _wish(self) -> None:
-        since = self._store.request_training()
+        since = self._stores[0].request_training()
         if since is None:
             log.info("training_requested", by="systemd")
         elif self._now() - since > HEARD_WITHIN_SECONDS:
@@ -65,7 +68,7 @@ class Trainer:
             log.info("training_still_runs", pid=self._process.pid)
             return
         nice = ["nice", "-n", "19"] if shutil.which("nice") else []
-        command = [*nice, sys.executable, "-m", "rebalancerd", "train", "cost"]
+        command = [*nice, sys.executable, "-m", "rebalancerd", "train", "all"]
         environment = {k: v for k, v in self._environment.items() if k not in _OURS_ALONE}
         self._process = subprocess.Popen(
             [*command, "--config", str(self._config), "--output", "json"],
@@ -80,11 +83,11 @@ class Trainer:
         """Tell of a training that has ended since the last look."""
         if self._process is not None:
             self._process.poll()  # leaves no zombie
-        last = self._last()
-        if last is None or last == self._told:
-            return
-        self._told = last
-        log.info("training_ended", outcome=last.outcome, reason=last.why, model=last.model)
+        for store in self._stores:
+            kind, last = store.kind.name, self._last(store)
+            if last is not None and last != self._told[kind]:
+                self._told[kind] = last
+                log.info("training_ended", kind=kind, outcome=last.outcome, reason=last.why, model=last.model)
 
     def stop(self) -> None:
         """End a training that this process began; one that systemd runs goes on."""
@@ -96,9 +99,9 @@ class Trainer:
         except subprocess.TimeoutExpired:
             self._process.kill()
 
-    def _last(self) -> LastTraining | None:
+    def _last(self, store: ModelStore[Any]) -> LastTraining | None:
         try:
-            return self._store.last_training()
+            return store.last_training()
         except ArtefactError as error:
             log.warning("training_unknown", reason=str(error))
             return None

@@ -55,6 +55,7 @@ def _serve(daemon: "Daemon") -> "Servers":
         reload_error=lambda: daemon.reload_error,
         pause_file=daemon.pause_reason,
         model=daemon.models.state,
+        demand=daemon.demand.state,
     )
     control = Control(
         loop=daemon.loop,

@@ -11,7 +11,7 @@ from rebalancerd.cli.output import Output, emit_json, plain, say, show, table
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from rebalancerd.serve.schemas import HostRow, ModelRow, Status
+    from rebalancerd.serve.schemas import DemandRow, HostRow, ModelRow, Status
 
 SHOWN_HOSTS = 12
 HEALTH_STYLE = {"HEALTH_OK": "bold green", "HEALTH_WARN": "bold yellow", "HEALTH_ERR": "bold red"}
@@ -80,6 +80,8 @@ def _print_doing(seen: "Status") -> None:
         say(f"plan         {seen.plan.id}, {counted(seen.plan.steps, 'step')}, {life}{waits}: {seen.plan.why}")
     if seen.model is not None:
         say(f"cost model   {model_words(seen.model)}")
+    if seen.demand is not None:
+        say(f"demand       {demand_words(seen.demand)}")
     if seen.drained:
         say(f"drained      {', '.join(seen.drained)}")
     for note in seen.guard_notes[:3]:
@@ -99,6 +101,23 @@ def model_words(model: "ModelRow") -> str:
     else:
         judged = "no migration to judge it by yet"
     return f"{who}, {judged}" if model.trusted else f"physics; {who} is not trusted: {model.reason}"
+
+
+def demand_words(model: "DemandRow") -> str:
+    """Who forecasts what VMs will ask for, and how well."""
+    from rebalancerd.serve.wording import counted, share, span
+
+    if model.id is None:
+        return f"{model.basis}: {model.reason}"
+    who = f"{model.id} ({model.source})"
+    if model.skill is None or model.best is None:
+        judged = "nothing scored yet"
+    else:
+        held = ", ".join(f"{share(h.coverage)} at {span(h.ahead_seconds)}" for h in model.horizons)
+        so_far = "" if model.judged else ", not judged yet"
+        scored = counted(model.scored, "forecast")
+        judged = f"skill {model.skill:+.2f} against {model.best} over {scored}{so_far}; central 90 % held {held}"
+    return f"{who}, {judged}" if model.trusted else f"{model.basis}; {who} is not trusted: {model.reason}"
 
 
 def host_table(hosts: "list[HostRow]") -> object:

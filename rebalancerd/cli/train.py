@@ -1,6 +1,8 @@
 """``rebalancerd train``: a training in a process of its own, never in the daemon's."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,20 +20,43 @@ if TYPE_CHECKING:
     from rebalancerd.predict.store import ModelStore
     from rebalancerd.record.labelled import LabelledLedger
 
-app = typer.Typer(help="Train a model on this cluster's own migrations.", no_args_is_help=True)
+app = typer.Typer(help="Train the models on this cluster's own migrations and load.", no_args_is_help=True)
 LOCK = "train.lock"
 FAILED = "failed"
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Train and compare, but promote nothing.")]
 
 
 @app.callback()
 def train() -> None:
-    """Train a model on this cluster's own migrations."""
+    """Train the models on this cluster's own migrations and load."""
+
+
+@app.command("all")
+def train_all(
+    config: ConfigOption = DEFAULT_CONFIG,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Train every model that the configuration wants, one after the other. One that fails does not stop the next.
+
+    In JSON each training is a document of its own.
+    """
+    from rebalancerd.cli.config import load
+
+    models = load(config).models
+    failed: list[CliError] = []
+    if models.cost == "learned":
+        failed += _tried(lambda: cost(config=config, output=output))
+    if models.demand == "learned":
+        failed += _tried(lambda: demand(config=config, output=output))
+    if failed:
+        details = tuple(f"and {error.message}" for error in failed[1:])
+        raise CliError(failed[0].message, failed[0].hint, code=failed[0].code, details=details)
 
 
 @app.command()
 def cost(
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Train and compare, but promote nothing.")] = False,
+    dry_run: DryRunOption = False,
     data: Annotated[
         list[Path] | None,
         typer.Option(
@@ -48,11 +73,45 @@ def cost(
     from rebalancerd.cli.config import load
     from rebalancerd.predict.cost_kind import COST
     from rebalancerd.predict.store import ModelStore
-    from rebalancerd.record.file_lease import FileLease, LeaseTakenError
 
     log_to_stderr()
     cfg = load(config)
     store = ModelStore(cfg.models_dir, kind=COST)
+    with training(store, config, dry_run=dry_run):
+        _train(cfg, store, data, dry_run=dry_run, output=output)
+
+
+@app.command()
+def demand(
+    *,
+    dry_run: DryRunOption = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Train the model of what VMs will ask for on this cluster's load, and promote it if it beats what is in use.
+
+    It is tested on the newest third of the load, which the daemon hands over every hour. Writes to the models' directory
+    only. The daemon takes a promoted model over by itself.
+    """
+    from rebalancerd.cli import train_demand
+    from rebalancerd.cli.config import load
+    from rebalancerd.predict.demand.kind import DEMAND
+    from rebalancerd.predict.store import ModelStore
+
+    log_to_stderr()
+    cfg = load(config)
+    store = ModelStore(cfg.models_dir, kind=DEMAND)
+    with training(store, config, dry_run=dry_run):
+        ended = train_demand.trained(cfg, store, dry_run=dry_run)
+        _note(store, ended.outcome, ended.why, model=ended.model, dry_run=dry_run)
+        train_demand.report(ended, output, dry_run=dry_run)
+
+
+@contextmanager
+def training(store: "ModelStore[Any]", config: Path, *, dry_run: bool) -> Iterator[None]:
+    """One training at a time; one that fails leaves word of it. Raises CliError."""
+    from rebalancerd.record.file_lease import FileLease, LeaseTakenError
+
     try:
         store.own.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLease(store.own / LOCK)
@@ -62,12 +121,20 @@ def cost(
         raise CliError(f"cannot use {store.own}: {error.strerror or error}", f"see state_dir in {config}") from error
     try:
         store.take_request()
-        _train(cfg, store, data, dry_run=dry_run, output=output)
+        yield
     except CliError as error:
         _note(store, FAILED, error.message, dry_run=dry_run)
         raise
     finally:
         lock.release()
+
+
+def _tried(work: Callable[[], None]) -> list[CliError]:
+    try:
+        work()
+    except CliError as error:
+        return [error]
+    return []
 
 
 def _train(cfg: "Config", store: "ModelStore[Any]", data: list[Path] | None, *, dry_run: bool, output: Output) -> None:

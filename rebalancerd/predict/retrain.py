@@ -7,12 +7,11 @@ from typing import Protocol
 from rebalancerd.cluster.cost import MigrationCost
 from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.labelled import LabelledMigration
-from rebalancerd.predict.artefact import Artefact
 from rebalancerd.predict.champion import Scored, Verdict, decide, screen, split
 from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.cost_kind import CostGolden, Learned
 from rebalancerd.predict.dataset import sound
-from rebalancerd.predict.manifest import ArtefactError, digest_of
+from rebalancerd.predict.manifest import digest_of
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
 from rebalancerd.predict.store import ModelStore
 from rebalancerd.predict.training import CostScore, score_cost, train_cost
@@ -94,7 +93,7 @@ def retrain(
         return replace(told, why=why)
     learned, tested = split(screened.rows)
     data = digest_of([repr(row) for row in (*shipped, *learned)])
-    champion, problems = _champion(store, predict)
+    champion, problems = store.in_use(predict)
     told = replace(told, champion=champion.id if champion is not None else None, problems=problems)
     if champion is not None and champion.manifest.data_sha256 == data:
         return replace(told, why=f"{champion.id} was trained on these very migrations")
@@ -139,19 +138,6 @@ def figures(score: CostScore) -> dict[str, float | None]:
 def _verdict(scores: dict[str, CostScore]) -> Verdict:
     champion: Scored | None = scores.get(CHAMPION)
     return decide(scores[CHALLENGER], champion, scores[PHYSICS])
-
-
-def _champion(
-    store: ModelStore[Learned], settings: PredictSettings
-) -> tuple[Artefact[Learned] | None, tuple[str, ...]]:
-    """The model that a daemon would use, and what was refused before it was found."""
-    problems: list[str] = []
-    for found in store.found():
-        try:
-            return store.load(found.path, settings), tuple(problems)
-        except ArtefactError as error:
-            problems.append(str(error))
-    return None, tuple(problems)
 
 
 def golden_of(rows: Sequence[LabelledMigration]) -> list[CostGolden]:

@@ -135,6 +135,16 @@ class ModelStore(Generic[M]):
         """Load one of them. Raises ArtefactError."""
         return load(path, settings=settings, kind=self.kind)
 
+    def in_use(self, settings: PredictSettings) -> tuple[Artefact[M] | None, tuple[str, ...]]:
+        """The model that a daemon would use, None if none loads; and what was refused before it, in words."""
+        problems: list[str] = []
+        for found in self.found():
+            try:
+                return self.load(found.path, settings), tuple(problems)
+            except ArtefactError as error:
+                problems.append(str(error))
+        return None, tuple(problems)
+
     def examine(self, path: Path) -> Manifest[Any]:
         """The manifest of one of them whose files are whole; nothing is built. Raises ArtefactError."""
         return examine(path, self.kind)

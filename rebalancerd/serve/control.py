@@ -21,6 +21,7 @@ from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.loop import LoopSettings, LoopView
 from rebalancerd.ports import Clock, HostError, Lease, Ledger, LedgerUnavailableError
+from rebalancerd.predict.demand.keeper import DemandState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve import health, rows
 from rebalancerd.serve.problem import ProblemError, did_you_mean
@@ -77,7 +78,7 @@ class Acting(Protocol):
 class Surroundings:
     """What the daemon knows of itself. ``pause_file``: why its file pauses it, None if it does not.
 
-    ``model``: who predicts what migrations cost.
+    ``model``: who predicts what migrations cost; ``demand``: who forecasts what VMs will ask for.
     """
 
     hosts: tuple[str, ...]
@@ -87,6 +88,7 @@ class Surroundings:
     reload_error: Callable[[], str | None] = lambda: None
     pause_file: Callable[[], str | None] = lambda: None
     model: Callable[[], ModelState | None] = lambda: None
+    demand: Callable[[], DemandState | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class Control:
         now, view, told = self.clock.wall(), self.loop.view, self.remembered()
         found = self._checks(now, told)
         record = view.record if view is not None else None
-        paused, model = told.operator.paused, self.about.model()
+        paused, model, demand = told.operator.paused, self.about.model(), self.about.demand()
         return Status(
             version=__version__,
             health=health.verdict(found),
@@ -164,6 +166,7 @@ class Control:
             cycle=rows.cycle_row(record) if record is not None else None,
             plan=self._plan_brief(view, told.operator),
             model=rows.model_row(model) if model is not None else None,
+            demand=rows.demand_row(demand) if demand is not None else None,
             paused=rows.pause_of(paused) if paused is not None else None,
             drained=tuple(sorted(told.operator.drained)),
             guard_notes=told.memory.describe(),
@@ -292,6 +295,7 @@ class Control:
                 lease_held=self.lease is None or self.lease.held(),
                 cycle_seconds=self.about.cycle_seconds,
                 model=self.about.model(),
+                demand=self.about.demand(),
             )
         )
 

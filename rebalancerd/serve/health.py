@@ -10,6 +10,7 @@ from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, Migr
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.predict.demand.keeper import DemandState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve.schemas import Check
 
@@ -44,6 +45,7 @@ class HealthCode(StrEnum):
     LEASE_LOST = "LEASE_LOST"
     CONFIG_RELOAD_FAILED = "CONFIG_RELOAD_FAILED"
     MODEL_UNTRUSTED = "MODEL_UNTRUSTED"
+    DEMAND_MODEL_UNTRUSTED = "DEMAND_MODEL_UNTRUSTED"
 
 
 # conditions of the whole cluster that a cycle's refusals carry: code, how bad, what to do
@@ -96,11 +98,19 @@ class Facts:
     lease_held: bool = True
     cycle_seconds: float = 60.0
     model: ModelState | None = None
+    demand: DemandState | None = None
 
 
 def checks(facts: Facts) -> tuple[Check, ...]:
     """Every condition that holds, errors first, each code and subject once."""
-    found = [*_of_daemon(facts), *_of_model(facts), *_of_cycle(facts), *_of_hosts(facts), *_of_migrations(facts)]
+    found = [
+        *_of_daemon(facts),
+        *_of_model(facts),
+        *_of_demand(facts),
+        *_of_cycle(facts),
+        *_of_hosts(facts),
+        *_of_migrations(facts),
+    ]
     unique = {(c.code, c.subject): c for c in reversed(found)}
     return tuple(sorted(unique.values(), key=lambda c: (c.severity != "err", c.code, c.subject or "")))
 
@@ -157,6 +167,28 @@ def _of_model(facts: Facts) -> list[Check]:
     if refused:
         hint = "see `rebalancerd models verify`; the next training makes a new one"
         found.append(_check(HealthCode.MODEL_UNTRUSTED, "warn", f"a model was refused: {refused}", hint))
+    return found
+
+
+def _of_demand(facts: Facts) -> list[Check]:
+    """A learned demand model is wanted, and there is none, it was demoted, or a better one was refused."""
+    model = facts.demand
+    if model is None or not model.wanted or (model.trusted and not model.problems):
+        return []
+    refused = "; ".join(model.problems[:3])
+    code = HealthCode.DEMAND_MODEL_UNTRUSTED
+    if model.id is None:
+        message = f"{model.basis} forecasts demand: {refused or model.reason}"
+        hint = "see `rebalancerd models verify`; hotspots are seen later until a model can be used"
+        return [_check(code, "warn", message, hint)]
+    found = []
+    if not model.trusted:
+        message = f"{model.basis} forecasts demand, for {model.id} is not trusted: {model.reason}"
+        hint = "nothing to do: it is used again once it wins, or when a training promotes a better one"
+        found.append(_check(code, "warn", message, hint, model.id))
+    if refused:
+        hint = "see `rebalancerd models verify`; the next training makes a new one"
+        found.append(_check(code, "warn", f"a demand model was refused: {refused}", hint))
     return found
 
 

@@ -13,7 +13,9 @@ from rebalancerd import __version__
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.migration import OPEN_STATES, MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import Mode
+from rebalancerd.predict.demand.keeper import DemandState
 from rebalancerd.predict.keeper import ModelState
+from rebalancerd.serve.demand_metrics import DemandMetrics
 from rebalancerd.serve.schemas import Check
 
 log = structlog.get_logger(__name__)
@@ -140,6 +142,7 @@ class Metrics:
             "rebalancerd_model_refusals", "Model files that were refused, by fault.", ["fault"], registry=registry
         )
         self._refused_so_far: dict[str, int] = {}
+        self._demand = DemandMetrics(registry)
         self._lease = Gauge("rebalancerd_lease_held", "1: this daemon is the one that acts.", registry=registry)
         self._breaker = Gauge("rebalancerd_breaker_open", "1: too many migrations failed.", registry=registry)
         self._paused = Gauge("rebalancerd_paused", "1: an operator paused the daemon.", registry=registry)
@@ -267,6 +270,11 @@ class Metrics:
             for fault, count in state.refused:
                 self._model_refused.labels(fault=fault).inc(count - self._refused_so_far.get(fault, 0))
                 self._refused_so_far[fault] = count
+
+    def observe_demand(self, state: DemandState) -> None:
+        """Show who forecasts demand, and how that goes."""
+        with self._lock:
+            self._demand.observe(state)
 
 
 def ratios(record: MigrationRecord) -> list[tuple[str, float]]:

@@ -8,8 +8,18 @@ from rebalancerd.cluster.decision import Command, CycleRecord, HostPressure
 from rebalancerd.cluster.migration import MigrationRecord, Progress
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.predict.demand.keeper import DemandState
 from rebalancerd.predict.keeper import ModelState
-from rebalancerd.serve.schemas import CycleRow, HostRow, MigrationRow, ModelRow, Pause, PlanBrief
+from rebalancerd.serve.schemas import (
+    CycleRow,
+    DemandRow,
+    HostRow,
+    MigrationRow,
+    ModelRow,
+    Pause,
+    PlanBrief,
+    SkillRow,
+)
 
 
 def finite(value: float | None) -> float | None:
@@ -152,6 +162,47 @@ def model_row(state: ModelState) -> ModelRow:
         physics_error=finite(state.drift.physics_error),
         coverage=finite(state.drift.coverage),
         problems=state.problems,
+    )
+
+
+def demand_row(state: DemandState) -> DemandRow:
+    """The demand model in use."""
+    skill = state.skill
+    return DemandRow(
+        basis=state.basis,
+        wanted=state.wanted,
+        trusted=state.trusted,
+        reason=state.reason,
+        since=state.since,
+        id=state.id,
+        source=state.source,
+        trained_at=finite(state.trained_at),
+        judged=skill.judged,
+        skill=finite(skill.overall),
+        best=skill.best,
+        scored=skill.count,
+        horizons=_skill_rows(state),
+        width_low=state.low,
+        width_high=state.high,
+        problems=state.problems,
+    )
+
+
+def _skill_rows(state: DemandState) -> tuple[SkillRow, ...]:
+    """One row per horizon that something was scored at."""
+    skill, step = state.skill, state.step_seconds
+    if step is None:
+        return ()
+    found = zip(skill.steps, skill.by_step, skill.coverage, skill.pinball, strict=False)
+    return tuple(
+        SkillRow(
+            ahead_seconds=step * ahead,
+            skill={way: value for way, value in by_way.items() if math.isfinite(value)},
+            coverage=finite(coverage),
+            pinball=finite(pinball),
+        )
+        for ahead, by_way, coverage, pinball in found
+        if any(map(math.isfinite, by_way.values()))
     )
 
 

@@ -128,6 +128,45 @@ class PlanBrief(Part):
     awaits_approval: bool = False
 
 
+class SkillRow(Part):
+    """How forecasts so far ahead fared over the last trial. ``skill``: by naive way 1 − MSE(model) ÷ MSE(way).
+
+    ``coverage``: share of values within the central 90 %; ``pinball``: pinball loss at 95 % ÷ that of the best naive way.
+    """
+
+    ahead_seconds: float
+    skill: dict[str, float]
+    coverage: float | None = None
+    pinball: float | None = None
+
+
+class DemandRow(Part):
+    """Who forecasts what VMs will ask for. ``basis``: the id of a model that is trusted, or a naive way's name.
+
+    ``id``, ``source``: the model that is seated, trusted or not, and whether it is this cluster's own or shipped.
+    ``since``: when ``trusted`` became what it is. ``judged``: whether a whole trial (a day) of scores is there; ``skill``:
+    over all horizons against ``best``, the best naive way; ``scored``: forecasts behind it. ``width_low``, ``width_high``:
+    by what the model's spread is multiplied on either side to hold what it promises. ``problems``: files refused.
+    """
+
+    basis: str
+    wanted: bool
+    trusted: bool
+    reason: str
+    since: float
+    id: str | None = None
+    source: str = ""
+    trained_at: float | None = None
+    judged: bool = False
+    skill: float | None = None
+    best: str | None = None
+    scored: int = 0
+    horizons: tuple[SkillRow, ...] = ()
+    width_low: float = 1.0
+    width_high: float = 1.0
+    problems: tuple[str, ...] = ()
+
+
 class ModelRow(Part):
     """Who predicts what migrations cost. ``basis``: "physics", or the id of a model that is trusted.
 
@@ -179,6 +218,7 @@ class Status(Answer):
     cycle: CycleRow | None = None
     plan: PlanBrief | None = None
     model: ModelRow | None = None
+    demand: DemandRow | None = None
     paused: Pause | None = None
     drained: tuple[str, ...] = ()
     guard_notes: tuple[str, ...] = ()

@@ -70,6 +70,9 @@ class Servers:
         model = control.about.model()
         if model is not None:
             self.metrics.observe_model(model)
+        demand = control.about.demand()
+        if demand is not None:
+            self.metrics.observe_demand(demand)
         view = control.loop.view
         self.metrics.observe_state(
             lease_held=control.lease is None or control.lease.held(),

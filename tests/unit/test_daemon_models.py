@@ -190,7 +190,12 @@ def test_a_ledger_that_is_away_costs_the_judging_only(
 
 @pytest.mark.parametrize(
     ("models_section", "scheduled"),
-    [("", True), ('[models]\ntrain = ""\n', False), ('[models]\ncost = "physics"\n', False)],
+    [
+        ("", True),
+        ('[models]\ntrain = ""\n', False),
+        ('[models]\ncost = "physics"\n', True),
+        ('[models]\ncost = "physics"\ndemand = "persistence"\n', False),
+    ],
 )
 def test_when_trainings_begin(
     store: ModelStore[Any], begin: Callable[..., Daemon], models_section: str, scheduled: bool

@@ -57,7 +57,7 @@ def test_training_gives_way_and_reaches_nobody() -> None:
         "StateDirectory=rebalancerd",
     ):
         assert line in text.splitlines()
-    assert "/usr/bin/rebalancerd train cost --config /etc/rebalancerd/rebalancerd.toml" in text
+    assert "/usr/bin/rebalancerd train all --config /etc/rebalancerd/rebalancerd.toml" in text
 
 
 def test_the_request_that_starts_a_training_is_the_daemons() -> None:

@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> ModelStore[Any]:
 
 
 def made(store: ModelStore[Any], environment: dict[str, str], ahead: float = 0.0) -> Trainer:
-    return Trainer(store, Path("conf.toml"), lambda: time.time() + ahead, environment)
+    return Trainer((store,), Path("conf.toml"), lambda: time.time() + ahead, environment)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_elsewhere_a_niced_process_does_it(store: ModelStore[Any], started: list
         "-m",
         "rebalancerd",
         "train",
-        "cost",
+        "all",
         "--config",
         str(Path("conf.toml").absolute()),
         "--output",

@@ -10,6 +10,7 @@ from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.predict.demand.kind import DemandParts
 from rebalancerd.predict.demand.naive import NAIVE
+from rebalancerd.predict.demand.own_load import write_load
 from rebalancerd.predict.demand.skill import Due, Skill, Tally, note, score
 from rebalancerd.predict.demand.trial import PARTS, Factors, Record, adapted, judge
 from rebalancerd.predict.demand.trusted import PERSISTENCE, TrustedForecaster
@@ -140,6 +141,12 @@ class DemandKeeper:
             scored = self._score(snapshot, cpu)
             trust, self._skill = judge(seat.trust, self._record, now=self._now())
             self._note(seat, trust, snapshot, cpu, hourly, scored=scored)
+
+    def hand_over(self, snapshot: Snapshot, cpu: Series, hourly: Series | None = None) -> None:
+        """Write the recorded load down for trainings, which have a process of their own. Raises OSError."""
+        seen = watched(snapshot, cpu, hourly) if self.wanted else None
+        if seen is not None:
+            write_load(self.store.own, seen.panel)
 
     def _score(self, snapshot: Snapshot, cpu: Series) -> bool:
         """Hold what is due against what was recorded; whether anything was scored."""
