@@ -3,20 +3,20 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
 from rebalancerd.cluster.cost import MigrationOptions
-from rebalancerd.cluster.decision import CycleRecord, Decision, HostPressure, OperatorState, Outcome
+from rebalancerd.cluster.decision import CycleRecord, Decision, OperatorState, Outcome
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import HostMode, Mode
 from rebalancerd.cluster.refusal import Code, Refusal, about_cluster
-from rebalancerd.cluster.scenarios import Hotspot, Scenarios
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import VmFacts
+from rebalancerd.cycle import CycleNotes, LoopView
 from rebalancerd.guard.checks import DRAIN, may_plan, may_start
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.hold import advance
@@ -28,7 +28,7 @@ from rebalancerd.plan.facts import differing
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.ports import Clock, Lease, Ledger, LedgerUnavailableError
-from rebalancerd.predict.hotspot import hotspots, measured_pressures, pressures
+from rebalancerd.predict.hotspot import hotspots
 from rebalancerd.predict.interface import CostModel, DemandModel
 from rebalancerd.predict.quiet import QuietHours
 
@@ -40,7 +40,6 @@ DATA_CODES = frozenset({Code.WARMING_UP, Code.TELEMETRY_INSANE, Code.CLUSTER_PAR
 PROPOSAL_CODES = frozenset({Code.CLUSTER_MODE, Code.VM_MODE, Code.NOT_APPROVED})
 BUGS_IN_A_ROW = 3
 MOST_RECORDS = 4096  # newest first; no cap per hour lets more matter, and an open breaker stops new ones
-T = TypeVar("T")
 
 
 class Watched(Protocol):
@@ -77,21 +76,6 @@ class LoopSettings:
     plan: PlanSettings
     guard: GuardSettings
     unknown_share_max: float = 0.34
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopView:
-    """What the last cycle saw, predicted and decided. Scenarios, plan and inputs are None where data stopped it."""
-
-    snapshot: Snapshot
-    record: CycleRecord
-    operator: OperatorState
-    guard_notes: tuple[str, ...]
-    pressures: tuple[HostPressure, ...] = ()
-    hotspots: tuple[Hotspot, ...] = ()
-    scenarios: Scenarios | None = None
-    inputs: PlanInputs | None = None
-    plan: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +117,7 @@ class Loop:
         self._turn = threading.Lock()
         self._bugs = 0
         self._disarmed_at: float | None = None
-        self._timings: list[tuple[str, float]] = []
-        self._decisions: list[Decision] = []
+        self._notes = CycleNotes(clock)
 
     def iterate(self) -> CycleRecord:
         """One cycle. Always returns its one record; raises nothing but what ends the process."""
@@ -142,17 +125,16 @@ class Loop:
             return self._iterate()
 
     def _iterate(self) -> CycleRecord:
-        started, begun = self._clock.wall(), self._clock.monotonic()
-        self._timings, self._decisions = [], []
+        self._notes = CycleNotes(self._clock)
         try:
-            record = self._cycle(started, begun)
+            record = self._cycle(self._notes)
             self._bugs = 0
         except LedgerUnavailableError as error:
             refusal = about_cluster(Code.LEDGER_UNAVAILABLE, str(error))
-            return self._empty_record(started, begun, Outcome.NO_ACTION, refusal)
+            return self._notes.cut_short(Outcome.NO_ACTION, refusal, mode=self.settings.mode)
         except Exception as error:
             log.exception("cycle_failed", bug=True)
-            return self._failed(started, begun, error)
+            return self._failed(error)
         return record
 
     def propose(self) -> Plan:
@@ -175,43 +157,28 @@ class Loop:
 
     # observe → predict → plan → guard → act, and the record
 
-    def _cycle(self, started: float, begun: float) -> CycleRecord:
-        seen = self._timed("observe", lambda: self._observe(started))
+    def _cycle(self, notes: CycleNotes) -> CycleRecord:
+        seen = notes.timed("observe", lambda: self._observe(notes.started))
         stop = may_plan(seen.context, policy=DRAIN)  # what stops even an operator's command
         if stop is not None and stop.code in DATA_CODES:
-            record = self._empty_record(started, begun, Outcome.NO_ACTION, stop, seen.snapshot)
-            return self._finish(seen, replace(record, moving=len(seen.snapshot.in_flight)))
+            moving, snapshot = len(seen.snapshot.in_flight), seen.snapshot
+            record = notes.cut_short(Outcome.NO_ACTION, stop, mode=self.settings.mode, snapshot=snapshot, moving=moving)
+            return self._finish(seen, record)
 
-        inputs = self._timed("predict", lambda: self._predict(seen))
+        inputs = notes.timed("predict", lambda: self._predict(seen))
         self._holds = dict(advance(self._holds, {spot.host for spot in inputs.hotspots}))
         context = replace(seen.context, holds=self._holds)
 
-        plan = self._timed("plan", lambda: self._choose_plan(seen, inputs))
+        plan = notes.timed("plan", lambda: self._choose_plan(seen, inputs))
         self._ledger.record_plan(plan)
-        decisions = self._timed("act", lambda: self._act(plan, seen, context))
+        decisions = notes.timed("act", lambda: self._act(plan, seen, context))
         # a relieved host must be hot anew, round by round: its last sample still holds what has just left it
         relieved = {d.source for d in decisions if d.outcome is Outcome.STARTED}
         self._holds = {host: rounds for host, rounds in self._holds.items() if host not in relieved}
 
         stop = may_plan(context, plan.policy)
-        outcome, reason = _summary(plan, decisions, stop)
-        record = CycleRecord(
-            id=0,
-            started_at=started,
-            seconds=self._clock.monotonic() - begun,
-            mode=self.settings.mode,
-            policy=plan.policy,
-            outcome=outcome,
-            reason=reason,
-            snapshot_digest=seen.snapshot.digest,
-            plan_id=plan.id,
-            hosts=pressures(seen.snapshot, inputs.scenarios),
-            hot_hosts=tuple(sorted({spot.host for spot in inputs.hotspots})),
-            moving=len(self._active(seen)),
-            decisions=tuple(decisions),
-            refusals=plan.refusals if stop is None else (stop, *plan.refusals),
-            step_seconds=tuple(self._timings),
-        )
+        moving = len(self._active(seen))
+        record = notes.completed(inputs, plan, mode=self.settings.mode, stop=stop, moving=moving)
         return self._finish(seen, record, inputs, plan)
 
     def _observe(self, now: float) -> _Seen:
@@ -308,7 +275,7 @@ class Loop:
         return any((plan.id, s.number) not in used and not differing(s, seen.snapshot) for s in plan.steps)
 
     def _act(self, plan: Plan, seen: _Seen, context: GuardContext) -> list[Decision]:
-        decisions = self._decisions  # kept as they are made, so that no failure later in the cycle hides a start
+        decisions = self._notes.decisions
         for step in plan.steps:
             if (plan.id, step.number) in context.used_steps:
                 continue
@@ -361,34 +328,14 @@ class Loop:
         )
         return record
 
-    def _empty_record(
-        self, started: float, begun: float, outcome: Outcome, refusal: Refusal, snapshot: Snapshot | None = None
-    ) -> CycleRecord:
-        started_moves = _named(self._decisions, Outcome.STARTED)
-        if started_moves and outcome is Outcome.NO_ACTION:
-            outcome = Outcome.STARTED
-        return CycleRecord(
-            id=0,
-            started_at=started,
-            seconds=self._clock.monotonic() - begun,
-            mode=self.settings.mode,
-            policy="none",
-            outcome=outcome,
-            reason=f"started {started_moves}; then {refusal}" if started_moves else str(refusal),
-            snapshot_digest=snapshot.digest if snapshot else None,
-            hosts=measured_pressures(snapshot) if snapshot else (),
-            decisions=tuple(self._decisions),
-            refusals=(refusal,),
-            step_seconds=tuple(self._timings),
-        )
-
-    def _failed(self, started: float, begun: float, error: Exception) -> CycleRecord:
+    def _failed(self, error: Exception) -> CycleRecord:
         """The record of a cycle that a bug ended; the third in a row disarms the loop until an operator resumes."""
         self._bugs += 1
         if self._bugs >= BUGS_IN_A_ROW and self._disarmed_at is None:
-            self._disarmed_at = started
+            self._disarmed_at = self._notes.started
         detail = f"unexpected {type(error).__name__}: {error}; please report it as a bug"
-        record = self._empty_record(started, begun, Outcome.FAILED, about_cluster(Code.PAUSED, detail))
+        refusal = about_cluster(Code.PAUSED, detail)
+        record = self._notes.cut_short(Outcome.FAILED, refusal, mode=self.settings.mode)
         try:
             return replace(record, id=self._ledger.record_cycle(record))
         except LedgerUnavailableError as unavailable:
@@ -408,30 +355,6 @@ class Loop:
         known = {record.vm_uuid for record in ours}
         return (*ours, *(f for f in seen.snapshot.in_flight if f.vm_uuid not in known))
 
-    def _timed(self, name: str, work: Callable[[], T]) -> T:
-        begun = self._clock.monotonic()
-        result = work()
-        self._timings.append((name, self._clock.monotonic() - begun))
-        return result
-
 
 def _moves(plan: Plan) -> tuple[tuple[str, str, str, MigrationOptions], ...]:
     return tuple((s.move.vm_uuid, s.move.source, s.move.destination, s.move.options) for s in plan.steps)
-
-
-def _named(decisions: Sequence[Decision], outcome: Outcome) -> str:
-    return ", ".join(f"{d.vm_name} {d.source}→{d.destination}" for d in decisions if d.outcome is outcome)
-
-
-def _summary(plan: Plan, decisions: Sequence[Decision], stop: Refusal | None) -> tuple[Outcome, str]:
-    """Outcome and one sentence of a cycle."""
-    for outcome in (Outcome.STARTED, Outcome.PROPOSED):
-        chosen = [d for d in decisions if d.outcome is outcome]
-        if chosen:
-            moves = _named(chosen, outcome)
-            why = f" ({chosen[0].refusal})" if chosen[0].refusal else ""
-            return outcome, f"{moves}{why}"
-    if decisions:
-        refusal = decisions[0].refusal
-        return Outcome.REFUSED, f"no action: {refusal}"
-    return Outcome.NO_ACTION, f"no action: {stop if stop is not None else plan.why}"

@@ -18,8 +18,9 @@ from rebalancerd.cluster.migration import MigrationRecord, Progress
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cycle import LoopView
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
-from rebalancerd.loop import LoopSettings, LoopView
+from rebalancerd.loop import LoopSettings
 from rebalancerd.ports import Clock, HostError, Lease, Ledger, LedgerUnavailableError
 from rebalancerd.predict.demand.keeper import DemandState
 from rebalancerd.predict.keeper import ModelState

@@ -11,7 +11,7 @@ from rebalancerd.cluster.quiet import QuietHour, QuietOutlook, present_dirty_rat
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.scenarios import Hotspot
 from rebalancerd.cluster.vm import Vm
-from rebalancerd.loop import LoopView
+from rebalancerd.cycle import LoopView
 from rebalancerd.plan.why_not import why_not, why_not_host
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.record.archive import Archive
