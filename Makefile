@@ -37,7 +37,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help setup packages lab-packages test-packages demo test check lint bench model lock wheel clean
+.PHONY: help setup packages lab-packages test-packages demo test check lint bench model demand-model lock wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -83,6 +83,9 @@ bench: setup ## a benchmark: make bench NAME=cycle ARGS="--hosts 200 --vms 4000 
 
 model: setup ## train the shipped cost model on models/data/cost-train.csv
 	@$(BIN)/python -m rebalancerd.predict.publish
+
+demand-model: setup ## train the shipped demand model on public traces: make demand-model TRACES=DIR
+	@$(BIN)/python -m rebalancerd.cli.publish_demand --traces $(TRACES)
 
 lock: $(UV) ## pin all dependencies with hashes
 	@$(UV) pip compile --quiet --generate-hashes --all-extras --no-emit-index-url --no-annotate --no-header \
