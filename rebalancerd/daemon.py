@@ -7,10 +7,8 @@ where a call to a host hangs.
 """
 
 import logging
-import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +28,7 @@ from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode, stricter
 from rebalancerd.cluster.series import Series
 from rebalancerd.config import Config
+from rebalancerd.ending import within
 from rebalancerd.log import log_cycle
 from rebalancerd.loop import Loop, LoopSettings
 from rebalancerd.observe.agent_client import HttpAgents
@@ -54,7 +53,6 @@ log = structlog.get_logger(__name__)
 
 # each part of the end is waited for no longer; together they fit well into the unit's TimeoutStopSec
 STOP_PATIENCE_SECONDS = 3.0
-THREADS_PATIENCE_SECONDS = 1.0
 ADOPT_PATIENCE_SECONDS = 120.0
 RETENTION_SECONDS = 90 * 86400.0
 JUDGED_SECONDS = 60 * 86400.0  # older migrations say nothing of a model today
@@ -348,9 +346,9 @@ class Daemon:
         self._notifier.stopping()
         left = [record.id for record in self.executor.active()] if self.executor is not None else []
         log.info("stopping", migrations_left_running=left)
-        quiet = _within(STOP_PATIENCE_SECONDS, ticks=scheduler.shutdown)
+        quiet = within(STOP_PATIENCE_SECONDS, ticks=scheduler.shutdown)
         for stop in self.servers:
-            _within(STOP_PATIENCE_SECONDS, server=stop)
+            within(STOP_PATIENCE_SECONDS, server=stop)
         watcher.join(STOP_PATIENCE_SECONDS)
         self.close(sampling_ended=quiet)
         log.info("stopped")
@@ -366,51 +364,11 @@ class Daemon:
             return
         self._closed = True
         ports = {"write": self.ports.write, "probe": self.ports.probe, "read": self.ports.read}
-        _within(STOP_PATIENCE_SECONDS, training=self.trainer.stop)
-        _within(STOP_PATIENCE_SECONDS, **{name: port.close for name, port in ports.items() if port is not None})
-        _within(STOP_PATIENCE_SECONDS, history=self.observer.close if sampling_ended else self.observer.flush)
-        _within(STOP_PATIENCE_SECONDS, ledger=self.ledger.close)
+        within(STOP_PATIENCE_SECONDS, training=self.trainer.stop)
+        within(STOP_PATIENCE_SECONDS, **{name: port.close for name, port in ports.items() if port is not None})
+        within(STOP_PATIENCE_SECONDS, history=self.observer.close if sampling_ended else self.observer.flush)
+        within(STOP_PATIENCE_SECONDS, ledger=self.ledger.close)
         self.lease.release()
-
-
-def _within(seconds: float, **parts: Callable[[], object]) -> bool:
-    """Do parts of the end side by side, each on a thread of its own; whether all returned in time.
-
-    What fails or hangs is told, and never holds up the rest.
-    """
-
-    def end(name: str, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except Exception as error:
-            log.exception("end_failed", of=name, reason=str(error))
-
-    deadline = time.monotonic() + seconds
-    threads = {name: threading.Thread(target=end, args=(name, work), daemon=True) for name, work in parts.items()}
-    for thread in threads.values():
-        thread.start()
-    for thread in threads.values():
-        thread.join(max(0.0, deadline - time.monotonic()))
-    hung = [name for name, thread in threads.items() if thread.is_alive()]
-    if hung:
-        log.warning("end_hangs", of=hung, waited_seconds=seconds)
-    return not hung
-
-
-def end_process(code: int) -> None:
-    """For the program's last line: let it end with that code soon, whatever call still hangs.
-
-    At its end Python joins the threads of every pool (daemon threads too), however long their calls hang. A thread that
-    nobody joins ends the process then; the interpreter ends it where nothing hangs.
-    """
-
-    def end() -> None:
-        time.sleep(THREADS_PATIENCE_SECONDS)
-        ours = (threading.main_thread(), threading.current_thread())
-        log.warning("hung_calls_left_behind", threads=sorted(t.name for t in threading.enumerate() if t not in ours))
-        os._exit(code)
-
-    threading.Thread(target=end, name="end", daemon=True).start()
 
 
 def _guarded(name: str, work: Callable[[], None]) -> Callable[[], None]:
@@ -465,7 +423,6 @@ __all__ = [
     "build_models",
     "build_observer",
     "build_ports",
-    "end_process",
     "loop_settings",
     "standalone_plan",
 ]

@@ -17,7 +17,8 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the daemon in the foreground until SIGTERM. SIGHUP reads the configuration again."""
     from rebalancerd import log
     from rebalancerd.cli.config import load
-    from rebalancerd.daemon import Daemon, end_process
+    from rebalancerd.daemon import Daemon
+    from rebalancerd.ending import end_process
     from rebalancerd.ports import LedgerUnavailableError
     from rebalancerd.record.file_lease import LeaseTakenError
 

@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 from rebalancerd import config as configuration
 from rebalancerd import daemon as daemon_module
+from rebalancerd import ending
 from rebalancerd.clock import SystemClock
 from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.decision import CycleRecord
@@ -503,7 +504,7 @@ def test_the_end_fits_into_what_systemd_grants() -> None:
     """Ticks, a server, the watch, connections, history and ledger may all hang: SIGKILL still comes later."""
     unit = (Path(__file__).parents[2] / "systemd" / "rebalancerd.service").read_text()
     (granted,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
-    assert int(granted) / 2 > 6 * daemon_module.STOP_PATIENCE_SECONDS + daemon_module.THREADS_PATIENCE_SECONDS
+    assert int(granted) / 2 > 6 * daemon_module.STOP_PATIENCE_SECONDS + ending.THREADS_PATIENCE_SECONDS
 
 
 # reload
