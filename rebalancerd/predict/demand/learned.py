@@ -20,6 +20,7 @@ from rebalancerd.predict.demand.naive import LEVELS
 from rebalancerd.predict.demand.panel import Panel
 from rebalancerd.predict.demand.past import Past, past_of
 from rebalancerd.predict.demand.recorded import limit
+from rebalancerd.predict.demand.threads import one_thread
 
 Floats = NDArray[np.float32]
 
@@ -67,9 +68,10 @@ class LearnedDemand:
         past = past_of(panel, KNOTS)
         shape = (len(past), len(steps))
         mean, quantiles = np.empty(shape, np.float32), np.empty((*shape, len(LEVELS)), np.float32)
-        for start in range(0, len(past), CHUNK):
-            part = slice(start, start + CHUNK)
-            mean[part], quantiles[part] = self._part(past.part(part), steps)
+        with one_thread():
+            for start in range(0, len(past), CHUNK):
+                part = slice(start, start + CHUNK)
+                mean[part], quantiles[part] = self._part(past.part(part), steps)
         top = limit(past.values)
         return Forecast(
             steps=steps,
