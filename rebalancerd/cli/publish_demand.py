@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rebalancerd.observe.traces.error import TraceError
 from rebalancerd.observe.traces.reader import read_traces
-from rebalancerd.predict.demand.publish import LICENSED, publish_demand
+from rebalancerd.predict.demand.publish import CARD, LICENSED, publish_demand, write_card
 from rebalancerd.predict.store import shipped_directory
 
 
@@ -21,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         manifest = publish_demand(options.into, read_traces(options.traces), now=time.time())
+        if (card := options.into / CARD).exists():
+            write_card(card, manifest)
     except (TraceError, ValueError, OSError) as error:
         print(f"no model was made: {error}", file=sys.stderr)
         return 1

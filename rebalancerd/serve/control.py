@@ -22,7 +22,7 @@ from rebalancerd.cycle import LoopView
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.loop import LoopSettings
 from rebalancerd.ports import Clock, HostError, Lease, Ledger, LedgerUnavailableError
-from rebalancerd.predict.demand.keeper import DemandState
+from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve import health, rows
 from rebalancerd.serve.problem import ProblemError, did_you_mean
@@ -89,7 +89,7 @@ class Surroundings:
     reload_error: Callable[[], str | None] = lambda: None
     pause_file: Callable[[], str | None] = lambda: None
     model: Callable[[], ModelState | None] = lambda: None
-    demand: Callable[[], DemandState | None] = lambda: None
+    demand: Callable[[], DemandModelState | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from rebalancerd.predict.demand.keeper import DemandState
+from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.serve.rows import demand_row
 
 
@@ -59,7 +59,7 @@ class DemandMetrics:
         )
         self._refused_so_far: dict[str, int] = {}
 
-    def observe(self, state: DemandState) -> None:
+    def observe(self, state: DemandModelState) -> None:
         """Show that state; a figure that is not known any more leaves no stale one behind."""
         row = demand_row(state)
         self._trusted.set(state.trusted)

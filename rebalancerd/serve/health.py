@@ -10,7 +10,7 @@ from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, Migr
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 from rebalancerd.cluster.snapshot import Snapshot
-from rebalancerd.predict.demand.keeper import DemandState
+from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve.schemas import Check
 
@@ -98,7 +98,7 @@ class Facts:
     lease_held: bool = True
     cycle_seconds: float = 60.0
     model: ModelState | None = None
-    demand: DemandState | None = None
+    demand: DemandModelState | None = None
 
 
 def checks(facts: Facts) -> tuple[Check, ...]:

@@ -13,7 +13,7 @@ from rebalancerd import __version__
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.migration import OPEN_STATES, MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import Mode
-from rebalancerd.predict.demand.keeper import DemandState
+from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve.demand_metrics import DemandMetrics
 from rebalancerd.serve.schemas import Check
@@ -271,7 +271,7 @@ class Metrics:
                 self._model_refused.labels(fault=fault).inc(count - self._refused_so_far.get(fault, 0))
                 self._refused_so_far[fault] = count
 
-    def observe_demand(self, state: DemandState) -> None:
+    def observe_demand(self, state: DemandModelState) -> None:
         """Show who forecasts demand, and how that goes."""
         with self._lock:
             self._demand.observe(state)

@@ -8,7 +8,7 @@ from rebalancerd.cluster.decision import Command, CycleRecord, HostPressure
 from rebalancerd.cluster.migration import MigrationRecord, Progress
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.snapshot import Snapshot
-from rebalancerd.predict.demand.keeper import DemandState
+from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve.schemas import (
     CycleRow,
@@ -165,7 +165,7 @@ def model_row(state: ModelState) -> ModelRow:
     )
 
 
-def demand_row(state: DemandState) -> DemandRow:
+def demand_row(state: DemandModelState) -> DemandRow:
     """The demand model in use."""
     skill = state.skill
     return DemandRow(
@@ -188,7 +188,7 @@ def demand_row(state: DemandState) -> DemandRow:
     )
 
 
-def _skill_rows(state: DemandState) -> tuple[SkillRow, ...]:
+def _skill_rows(state: DemandModelState) -> tuple[SkillRow, ...]:
     """One row per horizon that something was scored at."""
     skill, step = state.skill, state.step_seconds
     if step is None:

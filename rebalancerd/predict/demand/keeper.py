@@ -28,7 +28,7 @@ CLEARLY_BETTER = 0.98  # the best naive way changes only for one whose error is 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemandState:
+class DemandModelState:
     """What is told of the demand model. ``basis``: who answers, a model's id or the name of a naive way.
 
     ``id``, ``source``: the seated model, if any. ``since``: when ``trusted`` became what it is (epoch seconds).
@@ -79,10 +79,10 @@ class DemandKeeper:
         self._due.clear()
         self._noted_at = None
 
-    def state(self) -> DemandState:
+    def state(self) -> DemandModelState:
         """What is told of the model in use."""
         seat = self.forecaster.seat
-        return DemandState(
+        return DemandModelState(
             basis=self.forecaster.basis,
             id=seat.artefact.id if seat.artefact is not None else None,
             source=seat.source,

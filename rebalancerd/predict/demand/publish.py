@@ -28,6 +28,8 @@ SEED = 1
 KEPT_BACK_VMS, KEPT_BACK_TIME = 0.25, 0.30
 HISTORY_SHARE = 0.10  # of the time before what is kept back, as the history of forecasts there
 SYNTHETIC_VMS, SYNTHETIC_STEPS = 280, 2016
+CARD = "demand-model-card.md"
+BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 
 
 def publish_demand(
@@ -73,6 +75,32 @@ def errors(model: Forecaster, traces: Sequence[Trace]) -> dict[str, dict[str, fl
         scores = {name: measure(f, panel) for name, f in {"learned": model, **NAIVE}.items()}
         found |= {f"{trace.set}.{name}": table for name, table in figures(scores).items()}
     return found
+
+
+def write_card(card: Path, manifest: Manifest[DemandGolden]) -> None:
+    """Put the manifest's figures into the card, between its marks. Raises ValueError for a card without them, OSError."""
+    text = card.read_text(encoding="utf-8")
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{card} has no marks {BEGIN} and {END}")
+    card.write_text(f"{head}{BEGIN}\n{card_table(manifest)}{END}{tail}", encoding="utf-8")
+
+
+def card_table(manifest: Manifest[DemandGolden]) -> str:
+    """The figures as a table, one line per set and forecaster."""
+    lines = [
+        f"Model `{manifest.id}`, {manifest.rows:,} values learned from.",
+        "",
+        "| set | forecaster | RMSE | MAE | pinball 95 % | within the central 90 % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in manifest.errors.items():
+        trace, _, who = name.partition(".")
+        shown = (f"{100 * (found[key] or 0.0):.2f} %" for key in ("rmse", "mae", "pinball95"))
+        coverage = f"{100 * (found['coverage90'] or 0.0):.1f} %"
+        lines.append(f"| {trace} | {'ours' if who == 'learned' else who} | {' | '.join(shown)} | {coverage} |")
+    return "\n".join(lines) + "\n"
 
 
 def learned_from(trace: Trace) -> list[TrainingSeries]:

@@ -27,7 +27,7 @@ from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.ports import LedgerUnavailableError
-from rebalancerd.predict.demand.keeper import DemandState
+from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.record import rows, schema
 from rebalancerd.record.sql_ledger import SqlLedger
@@ -299,7 +299,7 @@ class World:
         self.pause_file: str | None = None
         self.reload_error: str | None = None
         self.model: ModelState | None = None
-        self.demand: DemandState | None = None
+        self.demand: DemandModelState | None = None
         self.control = Control(
             loop=self.loop,  # type: ignore[arg-type]
             ledger=self.ledger,  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rebalancerd.cli.status import demand_words
-from rebalancerd.predict.demand.keeper import DemandState
+from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.demand.skill import REFERENCES, Skill
 from rebalancerd.serve.health import Facts, checks
 from rebalancerd.serve.metrics import Metrics
@@ -26,7 +26,7 @@ SKILL = Skill(
     pinball=(0.8, 0.9, NAN),
     judged=True,
 )
-SEATED = DemandState(
+SEATED = DemandModelState(
     basis="demand-1",
     id="demand-1",
     source="own",
@@ -43,13 +43,13 @@ DEMOTED = replace(SEATED, basis="ewma", trusted=False, reason="worse than ewma o
     [
         (None, None),
         (SEATED, None),
-        (DemandState(reason="models.demand is persistence", wanted=False), None),
-        (DemandState(problems=("a.json: absent",)), "persistence forecasts demand: a.json: absent"),
+        (DemandModelState(reason="models.demand is persistence", wanted=False), None),
+        (DemandModelState(problems=("a.json: absent",)), "persistence forecasts demand: a.json: absent"),
         (DEMOTED, "ewma forecasts demand, for demand-1 is not trusted: worse than ewma over a day"),
         (replace(SEATED, problems=("b.skops: corrupt",)), "a demand model was refused: b.skops: corrupt"),
     ],
 )
-def test_health(state: DemandState | None, part: str | None) -> None:
+def test_health(state: DemandModelState | None, part: str | None) -> None:
     found = [c for c in checks(Facts(now=build.NOW, started_at=build.NOW, demand=state)) if "DEMAND" in c.code]
 
     if part is None:
@@ -81,7 +81,7 @@ def test_metrics() -> None:
     assert value("forecasts_scored") == 900
     assert value("model_refusals_total", fault="corrupt") == 2
 
-    metrics.observe_demand(DemandState(refused=(("corrupt", 3),)))
+    metrics.observe_demand(DemandModelState(refused=(("corrupt", 3),)))
     assert value("model_trusted") == 0
     assert value("basis_info", basis="persistence") == 1
     assert value("model_info", model="demand-1", source="own") is None
@@ -92,7 +92,10 @@ def test_metrics() -> None:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (DemandState(reason="models.demand is persistence", wanted=False), "persistence: models.demand is persistence"),
+        (
+            DemandModelState(reason="models.demand is persistence", wanted=False),
+            "persistence: models.demand is persistence",
+        ),
         (replace(SEATED, skill=Skill()), "demand-1 (own), nothing scored yet"),
         (
             SEATED,
@@ -105,7 +108,7 @@ def test_metrics() -> None:
         (DEMOTED, "ewma; demand-1 (own) is not trusted: worse than ewma over a day"),
     ],
 )
-def test_the_line_in_status(state: DemandState, words: str) -> None:
+def test_the_line_in_status(state: DemandModelState, words: str) -> None:
     assert demand_words(demand_row(state)) == words
 
 
