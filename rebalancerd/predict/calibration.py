@@ -79,10 +79,21 @@ class Calibrated:
     link: Floats
 
 
-def calibrated(physics: Physics, constants: Calibration, dirty_scale: float = 1.0) -> Calibrated:
-    """Simulate every kind of candidate once; ``dirty_scale`` on top of the calibration's own asks "and if it dirtied more?"."""
-    inputs, first = physics.inputs, physics.first
-    row = physics.row
+def calibrated(
+    physics: Physics,
+    constants: Calibration,
+    dirty_scale: float | Floats = 1.0,
+    *,
+    throttled: bool = True,
+    kinds: NDArray[np.intp] | slice = slice(None),
+) -> Calibrated:
+    """Simulate every kind of candidate once, or those ``kinds`` alone.
+
+    ``dirty_scale``, one or one for each of them, on top of the calibration's own asks "and if it dirtied more?"; without
+    ``throttled`` auto-converge is left out of it.
+    """
+    inputs, first = physics.inputs, physics.first[kinds]
+    row = physics.row[kinds]
     rated = np.nan_to_num(inputs.link[first], nan=UNKNOWN_LINK_BYTES_PER_SECOND)
     drag = np.clip(1 - constants.cpu_drag * np.nan_to_num(inputs.cpu[row]), LEAST_SPEED, 1.0)
     link = np.minimum(rated * constants.link_efficiency, np.exp(constants.log_ceiling) * drag)
@@ -95,10 +106,10 @@ def calibrated(physics: Physics, constants: Calibration, dirty_scale: float = 1.
     measured = physics.curves(EXPECTED)
     curves = DirtyCurves.of(
         measured.seconds[row],
-        measured.unique_bytes[row] * constants.dirty_scale * dirty_scale,
+        measured.unique_bytes[row] * constants.dirty_scale * np.reshape(dirty_scale, (-1, 1)),
         resident,
         left_weight=min(1.0, max(0.0, constants.left_weight)),
-        lone=physics.lone,
+        lone=physics.lone[kinds],
     )
     deadline = inputs.deadline[first]
     run: Precopy = simulate(
@@ -109,7 +120,7 @@ def calibrated(physics: Physics, constants: Calibration, dirty_scale: float = 1.
             link_bytes_per_second=link,
             max_downtime_seconds=inputs.downtime[first] * constants.downtime_scale,
             deadline_seconds=deadline,
-            auto_converge=inputs.auto[first],
+            auto_converge=inputs.auto[first] & throttled,
             curves=curves,
             cpu_share=np.clip(np.nan_to_num(inputs.cpu[row] / np.maximum(1.0, inputs.vcpus[row]), nan=1.0), 0.0, 1.0),
         )

@@ -20,9 +20,10 @@ from rebalancerd.predict.alike import Alike
 from rebalancerd.predict.calibration import Calibrated, Calibration
 from rebalancerd.predict.cost import MISSING, Physics
 from rebalancerd.predict.cost_columns import Column, CostColumns
-from rebalancerd.predict.cost_features import CHANCE_FEATURES, FEATURES, features
+from rebalancerd.predict.cost_features import CHANCE_FEATURES, FEATURES, FIGURE_COLUMNS, features
 from rebalancerd.predict.cost_inputs import CostInputs
 from rebalancerd.predict.cost_state import CostState, check_state
+from rebalancerd.predict.estimators import predicted
 from rebalancerd.predict.settings import PredictSettings
 
 Floats = NDArray[np.float64]
@@ -115,14 +116,15 @@ def is_seen(found: Floats) -> Bools:
 
 
 def mean_of(regressors: Sequence[Any], found: Floats) -> Floats:
-    """Mean prediction, shape (N,)."""
-    total: Floats = np.mean([r.predict(found) for r in regressors], axis=0)
+    """Mean prediction from all features, of which a figure's regressors take their own; shape (N,)."""
+    told = found[:, FIGURE_COLUMNS]
+    total: Floats = np.mean([predicted(r, told) for r in regressors], axis=0)
     return total
 
 
 def spread_of(regressor: Any, found: Floats) -> Floats:
     """How far off the prediction usually is; a floor keeps a lucky neighbourhood from promising too much."""
-    return np.maximum(np.asarray(regressor.predict(found), dtype=np.float64), LEAST_SPREAD)
+    return np.maximum(predicted(regressor, found[:, FIGURE_COLUMNS]), LEAST_SPREAD)
 
 
 def chance_of(classifiers: Sequence[Any], found: Floats, view: str) -> Floats:

@@ -15,7 +15,7 @@ from rebalancerd.cluster.labelled import LabelledMigration
 from rebalancerd.cluster.units import MIB
 from rebalancerd.predict.calibration import Calibration, Measured, fit_calibration
 from rebalancerd.predict.cost import Physics
-from rebalancerd.predict.cost_features import FEATURES, features
+from rebalancerd.predict.cost_features import FEATURES, FIGURE_COLUMNS, features
 from rebalancerd.predict.cost_inputs import CostInputs
 from rebalancerd.predict.cost_state import REGRESSED, CostState
 from rebalancerd.predict.dataset import sound
@@ -42,6 +42,7 @@ VISIBLE_BYTES = 4.0 * MIB  # less is what the guest's own kernel does
 OWN_GROUPS = 5
 COVERAGE = 0.91  # of the bounds on unseen groups; a little above the 90 % that is promised
 CHANCE_MISSED = 0.02  # share of unseen runs that never ended and may fall below CHANCE_LIMIT
+CHANCE_AIMED = 0.015  # a little under what is promised
 CAUTIOUS_FACTOR = 10.0
 DISTURBED_WEIGHT = 0.3
 CONCURRENT_WEIGHT = 0.6  # what one of two takes depends on the other, which nobody knows before
@@ -78,6 +79,11 @@ class _Table:
 
     found: Floats
     targets: dict[str, Floats]
+
+    @property
+    def of_figures(self) -> Floats:
+        """The features that a figure's regressors take."""
+        return self.found[:, FIGURE_COLUMNS]
 
 
 def train_cost(
@@ -202,7 +208,7 @@ def _fit_figure(
         target[out] = other.targets[name][out]
         if kept.any() and out.any():
             models = [
-                fit(m, other.found[kept], other.targets[name][kept], every.weights[kept])
+                fit(m, other.of_figures[kept], other.targets[name][kept], every.weights[kept])
                 for m in regressors(name, seed)
             ]
             correction[out] = mean_of(models, other.found[out])
@@ -214,12 +220,16 @@ def _fit_figure(
         out, kept = told & (every.groups == group), told & (every.groups != group)
         if out.any():
             model = (
-                fit(spread_regressor(seed), other.found[kept], far[kept], every.weights[kept]) if kept.any() else None
+                fit(spread_regressor(seed), other.of_figures[kept], far[kept], every.weights[kept])
+                if kept.any()
+                else None
             )
             scale[out] = LEAST_SPREAD if model is None else spread_of(model, other.found[out])
     quantile = max(0.0, _weighted_quantile(off[told] / scale[told], every.weights[told], COVERAGE))
-    final = [fit(m, table.found[told], table.targets[name][told], every.weights[told]) for m in regressors(name, seed)]
-    spread = fit(spread_regressor(seed), table.found[told], far[told], every.weights[told])
+    final = [
+        fit(m, table.of_figures[told], table.targets[name][told], every.weights[told]) for m in regressors(name, seed)
+    ]
+    spread = fit(spread_regressor(seed), table.of_figures[told], far[told], every.weights[told])
     return final, share, spread, float(quantile)
 
 
@@ -240,20 +250,22 @@ class _Chance:
 def _fit_chance(every: _Rows, table: _Table, unseen: dict[int, _Table]) -> _Chance:
     """A view with too few rows of its own is learned from all.
 
-    Runs of guests that were not seen to dirty anything do not count for the factor: nothing could have told.
+    Runs that never ended of guests that were not seen to dirty anything are left out: nothing could have told, and they
+    would blur what can.
     """
-    failing, visible = ~every.succeeded, np.array([_dirties(r) for r in every.rows])
+    failing = ~every.succeeded
+    told_of = ~failing | np.array([_dirties(r) for r in every.rows], dtype=np.bool_)
     chance = _Chance({}, {})
     seen = is_seen(table.found)
     for view, own in (("seen", seen), ("unseen", ~seen)):
         enough = own.sum() >= LEAST_VIEW_ROWS and (failing & own).sum() >= LEAST_FAILING
-        rows = own if enough else np.ones(len(own), dtype=np.bool_)
+        rows = told_of & (own if enough else True)
         told = np.full(len(failing), np.nan)
         for group, other in unseen.items():
             out, kept = rows & (every.groups == group), rows & (every.groups != group)
             if out.any() and failing[kept].any() and not failing[kept].all():
                 told[out] = chance_of(_classifiers(every, other, kept, view), other.found[out], view)
-        chance.factors[view] = _chance_factor(told[failing & visible & np.isfinite(told)])
+        chance.factors[view] = _chance_factor(told[failing & np.isfinite(told)])
         chance.classifiers[view] = _classifiers(every, table, rows, view)
     return chance
 
@@ -261,7 +273,7 @@ def _fit_chance(every: _Rows, table: _Table, unseen: dict[int, _Table]) -> _Chan
 def _classifiers(every: _Rows, table: _Table, rows: Bools, view: str) -> list[Any]:
     """Fitted on those rows."""
     told, failing = table.found[rows][:, CHANCE_COLUMNS[view]], ~every.succeeded[rows]
-    return [fit(m, told, failing, every.weights[rows]) for m in classifiers()]
+    return [fit(m, told, failing, every.weights[rows]) for m in classifiers(view)]
 
 
 def _chance_factor(chances: Floats) -> float:
@@ -277,7 +289,7 @@ def _chance_factor(chances: Floats) -> float:
 
     odds = np.log(chances / (1 - chances))
     count = len(odds)
-    predicted = float(odds.mean() + t.ppf(CHANCE_MISSED, count - 1) * odds.std(ddof=1) * np.sqrt(1 + 1 / count))
+    predicted = float(odds.mean() + t.ppf(CHANCE_AIMED, count - 1) * odds.std(ddof=1) * np.sqrt(1 + 1 / count))
     least = min(predicted, float(np.sort(odds)[int(CHANCE_MISSED * count)]))
     return float(np.clip(1.001 * np.exp(np.log(CHANCE_LIMIT / (1 - CHANCE_LIMIT)) - least), 1.0, 1000.0))
 
