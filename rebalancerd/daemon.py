@@ -41,6 +41,8 @@ from rebalancerd.predict.cost_kind import COST
 from rebalancerd.predict.demand.keeper import DemandKeeper
 from rebalancerd.predict.demand.kind import DEMAND
 from rebalancerd.predict.demand.persistence import PersistenceDemand
+from rebalancerd.predict.demand.scenario_model import ScenarioDemand
+from rebalancerd.predict.interface import DemandModel
 from rebalancerd.predict.keeper import ModelKeeper
 from rebalancerd.predict.store import ModelStore
 from rebalancerd.record.file_lease import FileLease
@@ -112,6 +114,14 @@ def build_demand(cfg: Config, clock: SystemClock) -> DemandKeeper:
     return demand
 
 
+def demand_model(cfg: Config, keeper: DemandKeeper, observer: Observer) -> DemandModel:
+    """What makes the scenarios: who the keeper has seated, on this observer's history."""
+    settings = cfg.predict_settings()
+    if not keeper.wanted:
+        return PersistenceDemand(settings)
+    return ScenarioDemand(keeper.forecaster, settings, hourly=lambda: observer.series(VM_CPU, tier=1))
+
+
 def loop_settings(cfg: Config) -> LoopSettings:
     """Mode and limits of a configuration."""
     unknown = cfg.observe_settings().unknown_share_max
@@ -143,7 +153,7 @@ class Daemon:
         self.executor = self._build_executor(self.ports.write)
         self.loop = Loop(
             observer=self.observer,
-            demand=PersistenceDemand(cfg.predict_settings()),
+            demand=demand_model(cfg, self.demand, self.observer),
             costs=self.models.costs,
             ledger=self.ledger,
             clock=self.clock,
@@ -397,7 +407,7 @@ def standalone_plan(cfg: Config, seconds: float, directory: Path) -> Plan:
     ledger = SqlLedger(f"sqlite:///{directory / 'ledger.sqlite'}", clock)
     loop = Loop(
         observer=observer,
-        demand=PersistenceDemand(cfg.predict_settings()),
+        demand=demand_model(cfg, build_demand(cfg, clock), observer),
         costs=build_models(cfg, clock).costs,
         ledger=ledger,
         clock=clock,

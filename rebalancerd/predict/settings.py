@@ -9,7 +9,7 @@ class PredictSettings:
 
     ``overhead_seconds``: libvirt's own handshakes around a migration; ``deadline_seconds``: a pre-copy longer than this
     counts as not converging; ``switchover_seconds``: device state and resume, the part of the downtime that does not
-    depend on memory.
+    depend on memory. ``season_seconds``: after which load is expected to come again.
     """
 
     horizon_seconds: float = 1800.0
@@ -17,6 +17,7 @@ class PredictSettings:
     paths: int = 64
     seed: int = 1
     residual_window_steps: int = 288
+    season_seconds: float = 86_400.0
     link_efficiency: float = 0.9
     overhead_seconds: float = 2.0
     deadline_seconds: float = 900.0

@@ -156,7 +156,7 @@ def _spread(errors: Floats, point: Floats) -> Floats:
     growth = np.sqrt((np.arange(width, dtype=np.float32) + 1) / max(1, width))
     assumed = (ASSUMED_OF_LOAD * np.nan_to_num(point) + ASSUMED_OF_SIZE) * growth
     out: Floats = (assumed[..., None] * np.array(NORMAL_QUANTILES, dtype=np.float32)).astype(np.float32)
-    enough = np.isfinite(errors).sum(axis=1).min(axis=1, initial=len(errors)) >= OWN_ERRORS_LEAST if width else None
+    enough = np.isfinite(errors).sum(axis=1).min(axis=1, initial=errors.shape[1]) >= OWN_ERRORS_LEAST if width else None
     if enough is None or not errors.shape[1]:
         return out
     ordered = np.sort(errors[enough], axis=1)  # NaN last

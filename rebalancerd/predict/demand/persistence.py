@@ -24,6 +24,7 @@ from rebalancerd.predict.settings import PredictSettings
 # a share of the VM's size. The same path moves all such VMs alike, which is the cautious side for the sum on a host.
 CPU_SPREAD_OF_LOAD, CPU_SPREAD_OF_SIZE = 0.20, 0.02
 MEMORY_SPREAD_OF_LOAD, MEMORY_SPREAD_OF_SIZE = 0.02, 0.01
+GONE = frozenset({DomainState.SHUTOFF, DomainState.ABSENT})  # asks for nothing
 UNKNOWN_FLOOR = 0.25  # an idle past is no proof of an idle present
 
 Floats = NDArray[np.float32]
@@ -58,7 +59,7 @@ class PersistenceDemand:
         vms = snapshot.vms
         speed = np.array([snapshot.host(vm.host).speed_factor for vm in vms], dtype=np.float32)
         trusted = np.array([snapshot.host(vm.host).usable for vm in vms], dtype=np.bool_)
-        off = np.array([vm.state in (DomainState.SHUTOFF, DomainState.ABSENT) for vm in vms], dtype=np.bool_)
+        off = np.array([vm.state in GONE for vm in vms], dtype=np.bool_)
         cpu_now, memory_now = _cpu_now(snapshot), _memory_now(vms)
         known = off | (trusted & np.isfinite(cpu_now.load) & np.isfinite(memory_now.load))
         uuids = tuple(vm.uuid for vm in vms)
@@ -108,7 +109,7 @@ class PersistenceDemand:
         starts = window - int(after[-1])
         if starts < 1 or not series.ids or not uuids:
             return None
-        recent = _columns(series, uuids, window)
+        recent = columns_of(series, uuids, window)
         chosen = self._rows(series, window, starts)
         ends = (chosen[:, None] + after[None, :]).ravel()
         out: Floats = np.take(recent, ends, axis=1).reshape(len(uuids), len(chosen), self._steps)
@@ -160,7 +161,7 @@ def _nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _columns(series: Series, uuids: tuple[str, ...], window: int) -> Floats:
+def columns_of(series: Series, uuids: tuple[str, ...], window: int) -> Floats:
     """The last ``window`` rows of those VMs as (V, window), NaN where a VM has no column or a value is absurd."""
     place = {uuid: i for i, uuid in enumerate(series.ids)}
     column = np.array([place.get(uuid, -1) for uuid in uuids], dtype=np.intp)
@@ -176,7 +177,7 @@ def _recorded_peak(series: Series, uuids: tuple[str, ...], limit: Floats, window
     rows = min(series.values.shape[0], window)
     if not rows or not series.ids or not uuids:
         return limit
-    recent = np.nan_to_num(_columns(series, uuids, rows), nan=-1.0)
+    recent = np.nan_to_num(columns_of(series, uuids, rows), nan=-1.0)
     peak = recent.max(axis=1)
     return np.where(peak >= 0, np.clip(peak, UNKNOWN_FLOOR * limit, limit), limit).astype(np.float32)
 
