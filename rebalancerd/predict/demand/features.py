@@ -25,6 +25,7 @@ RANGES = ((24, (0.05, 0.5, 0.95)), (288, (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)))
 IDLE = 0.005
 LATELY = 6  # steps ahead at which naive ways are tried on the past
 NEIGHBOURS = 2
+AHEAD = 12
 LEAST_SCALE = 0.002
 BELIEVED, DOUBTED = (
     0.3,
@@ -54,7 +55,7 @@ COMMON = (
     "siblings_change",
     "starved",
 )
-OF_KNOT = ("season", "season_around", "season_twice", "hour_of_yesterday", "hour_of_last_week", "linear")
+OF_KNOT = ("season", "season_around", "season_twice", "season_high", "hour_of_yesterday", "hour_of_last_week", "linear")
 FEATURES = (*COMMON, *OF_KNOT)
 # differences from the present in shares, for the linear part; of each knot the season's come on top
 LINEAR = (*(f"mean_{n}" for n in MEANS), *(f"ewma_{a}" for a in ALPHAS), *(f"lag_{n}" for n in LAGS))
@@ -128,7 +129,9 @@ def features(past: Past, knots: tuple[int, ...] = KNOTS, *, clock: bool = True) 
         )
     common[~np.isfinite(common)] = np.nan
     seasonal = _seasonal(past, knots, now)
-    of_knot = np.concatenate([seasonal, past.hours, np.full_like(seasonal[..., :1], np.nan)], axis=2) / unit[..., None]
+    high = np.repeat(_season_high(past, now)[:, None, None], len(knots), axis=1)
+    line = np.full_like(high, np.nan)  # not known yet
+    of_knot = np.concatenate([seasonal, high, past.hours, line], axis=2) / unit[..., None]
     base = now[:, None] + weight[:, None] * np.nan_to_num(seasonal[..., 0])
     return Features(
         now=now,
@@ -242,6 +245,13 @@ def _seasonal(past: Past, knots: tuple[int, ...], now: Floats) -> Floats:
         twice = _column(past.values, season_ago(knot, past.season, 2))
         out[:, i] = np.stack([around[NEIGHBOURS] - now, mean - now, twice - now], axis=1)
     return out
+
+
+def _season_high(past: Past, now: Floats) -> Floats:
+    """The highest value of a season ago within the steps that lie ahead, from the present: (N,)."""
+    columns = [_column(past.values, season_ago(step, past.season)) for step in range(1, AHEAD + 1)]
+    highest: Floats = np.fmax.reduce(columns) - now
+    return highest
 
 
 def _clock(past: Past, wanted: bool) -> Floats:

@@ -4,7 +4,7 @@ Every VM and step gets K values at evenly spread levels of its own forecast dist
 are the forecast's, without sampling noise. Which value belongs to which path is copied from history: path k stands for one
 historic row, the same for all VMs, and takes the value of the rank that the VM's recorded change after that row has among
 the K rows. What moved together then moves together now, over VMs and over steps (Clark et al. 2004, "The Schaake shuffle",
-J. Hydrometeorology 5). Rows are chosen by a hash of their absolute time, as in ``persistence``.
+J. Hydrometeorology 5). Values come at the resolution that the history was recorded with. Rows are chosen by a hash of their absolute time, as in ``persistence``.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ from rebalancerd.predict.demand.panel import Panel
 from rebalancerd.predict.demand.persistence import _mix
 from rebalancerd.predict.demand.quantile_function import stratified
 from rebalancerd.predict.demand.recorded import DAY_STEPS, limit
+from rebalancerd.predict.demand.resolution import on_grid, resolution
 
 Floats = NDArray[np.float32]
 
@@ -41,6 +42,7 @@ def joint_paths(
     chosen = _rows(panel, max(forecast.steps, default=0), window_steps, paths, seed)
     common = np.argsort(_mix(np.arange(paths), seed), kind="stable").astype(np.int32)
     highest = limit(panel.values) if top is None else top
+    grid = resolution(panel.values)
     for start in range(0, rows, CHUNK):
         part = slice(start, start + CHUNK)
         values = stratified(
@@ -50,6 +52,7 @@ def joint_paths(
             np.repeat(highest[part], width),
             paths,
         ).reshape(-1, width, paths)
+        values = on_grid(values, grid)
         order = _order(panel.values[part], chosen, forecast.steps, common)
         shuffled = np.empty_like(values)
         np.put_along_axis(shuffled, order, values, axis=2)

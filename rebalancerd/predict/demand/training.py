@@ -102,8 +102,9 @@ def _ridge(x: Floats, y: Floats) -> Numbers:
     wide = x.astype(np.float64)
     gram = wide.T @ wide
     penalty = RIDGE_PENALTY * max(float(np.trace(gram)) / len(gram), 1e-12)
-    solved: Numbers = np.linalg.solve(gram + penalty * np.eye(len(gram)), wide.T @ y.astype(np.float64))
-    return solved
+    return np.asarray(
+        np.linalg.solve(gram + penalty * np.eye(len(gram)), wide.T @ y.astype(np.float64)), dtype=np.float64
+    )
 
 
 def _trees(x: Numbers, y: Floats, weight: Floats, *, level: float | None, seed: int) -> Any:

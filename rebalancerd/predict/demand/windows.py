@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 LEAST_PAST_STEPS = 6
-SHORTENED = 0.15  # of windows whose past is cut, so that new VMs are learned as well
+SHORTENED = 0.15  # of windows learned from, whose past is cut so that new VMs are learned as well
 KEPT_BACK = 0.25  # of VMs, or of the time where that is long
 LONG_SEASONS = 4
 CHUNK_VALUES = 4_000_000
@@ -139,7 +139,8 @@ def _windows(
 ) -> Windows:
     values = recorded(series.values)
     depth = max(HISTORY_STEPS, min(2 * series.season, values.shape[1]))
-    cut = np.where(rng.random(len(rows)) < SHORTENED, rng.integers(LEAST_PAST_STEPS, DAY_STEPS, len(rows)), depth)
+    shortened = (rng.random(len(rows)) < SHORTENED) & ~kept_back
+    cut = np.where(shortened, rng.integers(LEAST_PAST_STEPS, DAY_STEPS, len(rows)), depth)
     others = None if series.siblings is None else siblings_of(values, series.siblings)
     clock = series.long if series.clock is None else series.clock
     hourly = _hourly(series, values)
