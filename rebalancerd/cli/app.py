@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from rebalancerd.cli import (
     agent,
     approve,
+    backtest,
     breaker,
     config,
     demo_command,
@@ -61,6 +62,7 @@ app.command("watch", rich_help_panel=SEE)(watch.watch)
 app.command("plan", rich_help_panel=SEE)(plan.plan)
 app.command("explain", rich_help_panel=SEE)(explain.explain)
 app.command("history", rich_help_panel=SEE)(history.history)
+app.command("backtest", rich_help_panel=SEE)(backtest.backtest)
 app.command("approve", rich_help_panel=COMMAND)(approve.approve)
 app.command("reject", rich_help_panel=COMMAND)(approve.reject)
 app.command("apply", rich_help_panel=COMMAND)(plan.apply)

@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cache
 from types import MappingProxyType
+from typing import Any
 
 # Metadata of a field that earlier versions did not have: it is left out while it is None, so that digests that were
 # written down before (plan files, plans on record, approvals) still hold.
@@ -35,10 +37,16 @@ def canonical(value: object) -> str:
     if isinstance(value, Mapping):
         return "map{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
     if is_dataclass(value) and not isinstance(value, type):
-        told = ((f, getattr(value, f.name)) for f in fields(value) if f.compare)
-        inner = ",".join(f"{f.name}={canonical(v)}" for f, v in told if not (v is None and "added later" in f.metadata))
+        told = ((name, later, getattr(value, name)) for name, later in _compared(type(value)))
+        inner = ",".join(f"{name}={canonical(v)}" for name, later, v in told if not (v is None and later))
         return f"{type(value).__name__}({inner})"
     raise TypeError(f"cannot digest a value of type {type(value).__name__}")
+
+
+@cache
+def _compared(kind: type[Any]) -> tuple[tuple[str, bool], ...]:
+    """Fields of a dataclass that take part in comparison, and whether each was added later."""
+    return tuple((f.name, "added later" in f.metadata) for f in fields(kind) if f.compare)
 
 
 def digest(value: object) -> str:

@@ -17,6 +17,7 @@ from rebalancerd.cluster.snapshot import Snapshot, Unknown
 from rebalancerd.cluster.vm import DomainState, VmFacts
 from rebalancerd.observe.agent_curves import AgentCurves
 from rebalancerd.observe.assemble import agent_over, host_of, stand_in_facts, vm_of
+from rebalancerd.observe.cluster_file import FILE, ClusterFile
 from rebalancerd.observe.cpu_table import CpuTable
 from rebalancerd.observe.dirty_pool import DirtyPool
 from rebalancerd.observe.history import HOST_CPU, HOST_MEMORY, VM_CPU, VM_DIRTY, VM_MEMORY, VM_STEAL, History
@@ -67,6 +68,7 @@ class Observer:
         self.settings = settings
         self._read, self._probe, self._agents = read, probe, agents
         self._history, self._clock = history, clock
+        self._cluster_file = ClusterFile(history.directory / FILE)
         self._watches = {host.name: HostWatch(host) for host in hosts}
         self._rates = Rates(longest_seconds=settings.stale_after_seconds)
         self._pool = DirtyPool(settings.probe_pool_seconds)
@@ -247,8 +249,18 @@ class Observer:
                 values[VM_DIRTY][uuid] = last.rate_bytes_per_second
         try:
             self._history.append(self._clock.wall(), values)
+            if self._placement.standings:
+                stands = {uuid: s.sighting.host for uuid, s in self._placement.standings.items()}
+                self._cluster_file.stood(self._clock.wall(), stands)
+                if self._cluster_file.due(self._clock.wall()):
+                    self._write_cluster()
         except OSError as error:  # a full disk costs history, not sight
             log.error("history_not_written", reason=str(error))
+
+    def _write_cluster(self) -> None:
+        now = self._clock.monotonic()
+        hosts = [host_of(watch, now, None, drained=False) for watch in self._watches.values()]
+        self._cluster_file.write(self._clock.wall(), hosts, self._facts.values())
 
     # probing
 
@@ -385,6 +397,7 @@ class Observer:
         """Bring history to the disk. Raises OSError."""
         with self._lock:
             self._history.flush()
+            self._write_cluster()
 
     def close(self) -> None:
         """End the threads and close the history."""

@@ -10,6 +10,7 @@ import mmap
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ HEADER_BYTES = 4096
 _HEADER = struct.Struct("<8sIIIdqqI")
 _CRC = struct.Struct("<I")
 NO_ROW = -1
+COPY_TRIES = 5
 
 Floats = NDArray[np.float32]
 
@@ -134,6 +136,42 @@ class RingFile:
     def _write_header(self) -> None:
         header = _pack(self.capacity, self.rows, self.step_seconds, (self.first, self.last, self.samples))
         self._map[: len(header)] = header
+
+
+@dataclass(frozen=True, slots=True)
+class RingCopy:
+    """The complete rows of a ring as they were at one instant: float32 (T, capacity), the first of them row ``first``."""
+
+    step_seconds: float
+    first: int
+    values: Floats
+
+
+def copy_ring(path: Path) -> RingCopy:
+    """Copy a ring's rows without mapping or changing the file, whoever writes it meanwhile.
+
+    The row under way is left out, and so is the oldest, which the writer may take while it is copied. Raises
+    RingFileError, OSError.
+    """
+    for _ in range(COPY_TRIES):
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header = file.read(_HEADER.size + _CRC.size)
+            if len(header) < _HEADER.size + _CRC.size or size < HEADER_BYTES:
+                raise RingFileError(f"{path} is truncated: {size} bytes")
+            magic, version, capacity, rows, step, first, last, _ = _HEADER.unpack_from(header)
+            if magic != MAGIC or version != VERSION:
+                raise RingFileError(f"{path} is not a history file of version {VERSION}")
+            if _CRC.unpack_from(header, _HEADER.size)[0] != zlib.crc32(header[: _HEADER.size]):
+                continue  # it was being written just now
+            if size != HEADER_BYTES + (rows + 1) * capacity * 4:
+                raise RingFileError(f"{path} is truncated: {size} bytes for {rows} rows of {capacity}")
+            file.seek(HEADER_BYTES)
+            body = np.frombuffer(file.read((rows + 1) * capacity * 4), dtype="<f4").reshape(rows + 1, capacity)
+        oldest = max(int(first), int(last) - rows + 1)
+        wanted = np.arange(oldest, int(last)) if last != NO_ROW else np.arange(0)
+        return RingCopy(float(step), oldest, body[wanted % (rows + 1)].astype(np.float32))
+    raise RingFileError(f"{path} has a damaged header")
 
 
 def _pack(capacity: int, rows: int, step_seconds: float, state: tuple[int, int, int]) -> bytes:

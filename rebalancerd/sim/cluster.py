@@ -5,6 +5,7 @@ scripted step, a round of a migration. Reading never changes anything but the ti
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +37,7 @@ class SimCluster:
         self.migrations = Migrations(self)
         self.version = 0  # grows with every change of placement or state
         self._now = clock.monotonic()
+        self.meter: Callable[[float, float], None] = lambda _now, _seconds: None  # told of every time of even rates
         self.readings: dict[str, DirtyReading] = {}
         self.measuring: dict[str, tuple[float, float]] = {}  # VM: (ends, period)
         for vm in spec.vms:
@@ -126,6 +128,7 @@ class SimCluster:
         self._rates_stale = False
 
     def _integrate(self, seconds: float) -> None:
+        self.meter(self._now, seconds)
         self.guests.integrate(seconds)
         for move in self.migrations.running.values():
             move.flow(seconds, self.guests.dirtying(move.row), float(self.guests.working_set[move.row]))

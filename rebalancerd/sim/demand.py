@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# rows of guests, their values (time, guests), seconds between them, virtual second of the first
+_Traces = tuple[NDArray[np.intp], NDArray[np.float64], float, float]
+
 NOISE_SECONDS = 60.0  # the noise of a guest is redrawn once a minute
 
 
@@ -18,8 +21,8 @@ class Demand:
     """Demand in reference cores: ``base + amplitude·sin(2π(t − phase)/period) + noise``, never negative.
 
     ``steps``: (virtual second, new base), in increasing order. ``noise`` is the standard deviation of a seeded normal
-    term. ``trace`` (values every ``trace_step_seconds``, repeated for ever) is added where it is given. Raises
-    ValueError for negative figures or steps out of order.
+    term. ``trace`` (values every ``trace_step_seconds``, repeated for ever, the first one from ``trace_start_seconds`` on
+    and before) is added where it is given. Raises ValueError for negative figures or steps out of order.
     """
 
     base: float = 0.0
@@ -30,6 +33,7 @@ class Demand:
     steps: tuple[tuple[float, float], ...] = ()
     trace: tuple[float, ...] = ()
     trace_step_seconds: float = 300.0
+    trace_start_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Reject what cannot be a demand."""
@@ -52,9 +56,7 @@ class DemandTable:
         self._phase = np.array([d.phase_seconds for d in demands], dtype=np.float64)
         self._noise = np.array([d.noise for d in demands], dtype=np.float64)
         self._steps = sorted((at, row, value) for row, d in enumerate(demands) for at, value in d.steps)
-        self._traces = [
-            (row, np.array(d.trace, dtype=np.float64), d.trace_step_seconds) for row, d in enumerate(demands) if d.trace
-        ]
+        self._traces = _traces(demands)
         self._has_waves, self._has_noise = bool(self._amplitude.any()), bool(self._noise.any())
         self._drawn: tuple[int, NDArray[np.float64]] = (-1, np.zeros(len(demands)))
 
@@ -77,8 +79,8 @@ class DemandTable:
         total = self.base.copy()
         if self._has_waves:
             total += self._amplitude * np.sin(self._omega * (second - self._phase))
-        for row, trace, step in self._traces:
-            total[row] += trace[int(second // step) % len(trace)]
+        for rows, traces, step, start in self._traces:
+            total[rows] += traces[max(0, int((second - start) // step)) % len(traces)]
         if self._has_noise:
             total += self._noise * self._draw(int(second // NOISE_SECONDS))
         return np.maximum(total, 0.0, out=total)
@@ -88,3 +90,16 @@ class DemandTable:
             # a generator per bucket: the value at an instant does not depend on how the run got there
             self._drawn = (bucket, np.random.default_rng((self.seed, bucket)).standard_normal(len(self.base)))
         return self._drawn[1]
+
+
+def _traces(demands: Sequence[Demand]) -> list[_Traces]:
+    """Traces of one length, step and start as one matrix, a column for each guest, so that an instant is one row of it."""
+    alike: dict[tuple[int, float, float], list[int]] = {}
+    for row, d in enumerate(demands):
+        if d.trace:
+            alike.setdefault((len(d.trace), d.trace_step_seconds, d.trace_start_seconds), []).append(row)
+    found = []
+    for (_, step, start), rows in alike.items():
+        matrix = np.array([demands[row].trace for row in rows], dtype=np.float64).T.copy()
+        found.append((np.array(rows, dtype=np.intp), matrix, step, start))
+    return found

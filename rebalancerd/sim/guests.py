@@ -31,6 +31,7 @@ class Guests:
         self.got, self.delay = np.zeros(count), np.zeros(count)  # cores, at present
         self.run_share = np.ones(count)  # share of its demand a guest gets
         self.busy, self.busy_seconds = np.zeros(len(hosts)), np.zeros(len(hosts))  # per host
+        self.asked = np.zeros(len(hosts))  # cores that guests, migrations and the host itself want of it
         self._vcpus = np.array([v.vcpus for v in vms], dtype=np.float64)
         self._speed = np.array([h.speed_factor for h in hosts], dtype=np.float64)
         self._cpus = np.array([float(h.cpus) for h in hosts], dtype=np.float64)
@@ -44,6 +45,7 @@ class Guests:
         wanted *= 1 - self.throttled
         own = self._overhead + host_work
         load = np.bincount(index, weights=wanted, minlength=len(self._cpus))
+        self.asked = load + own
         room = np.maximum(self._cpus - own, 0.01)
         factor = np.where(load > room, room / np.maximum(load, 1e-12), 1.0)
         self.got = wanted * factor[index]

@@ -14,6 +14,7 @@ from rebalancerd.observe.observer import Observer
 from rebalancerd.ports import Clock, LedgerUnavailableError
 from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.demand.persistence import PersistenceDemand
+from rebalancerd.predict.interface import CostModel, DemandModel
 from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.sim.adapters import SimAgents, SimProbe, SimRead, SimWrite, Wires
 from rebalancerd.sim.clock import EPOCH, SimClock
@@ -40,12 +41,17 @@ class World:
         spec: WorldSpec,
         *,
         state_dir: Path | None = None,
+        history_dir: Path | None = None,
         stopwatch: Callable[[SimClock], Clock] | None = None,
         begin: Callable[["World", History], None] | None = None,
+        demand: DemandModel | None = None,
+        costs: CostModel | None = None,
     ) -> None:
         """``state_dir``: ledger and history there, as files, instead of in memory and in a temporary directory.
+        ``history_dir``: the history alone there.
 
         ``stopwatch`` makes the loop's own clock; ``begin`` sees the world and its history before the daemon starts.
+        ``demand`` and ``costs`` predict instead of persistence and physics.
         """
         self.spec = spec
         self.clock = SimClock(EPOCH if spec.start_wall is None else spec.start_wall)
@@ -66,11 +72,17 @@ class World:
         self.observer: Observer | None = None
         self.executor: Executor | None = None
         self.loop: Loop | None = None
-        self._temporary = tempfile.TemporaryDirectory(prefix="rebalancerd-sim-") if state_dir is None else None
-        self._directory = (
-            Path(self._temporary.name) if self._temporary is not None else (state_dir or Path()) / "history"
-        )
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if history_dir is not None:
+            self._directory = history_dir
+        elif state_dir is not None:
+            self._directory = state_dir / "history"
+        else:
+            self._temporary = tempfile.TemporaryDirectory(prefix="rebalancerd-sim-")
+            self._directory = Path(self._temporary.name)
         self._loop_clock = self.clock if stopwatch is None else stopwatch(self.clock)
+        self._demand: DemandModel = PersistenceDemand(spec.predict) if demand is None else demand
+        self._costs: CostModel = PhysicsCost(spec.predict) if costs is None else costs
         self._script: list[ScriptLine] = list(spec.script)
         self._due = {"sample": 0.0, "probe": PROBE_OFFSET_SECONDS, "decide": spec.decide_seconds, "watch": 0.0}
         self._last_record: CycleRecord | None = None
@@ -126,8 +138,8 @@ class World:
             )
         self.loop = Loop(
             observer=self.observer,
-            demand=PersistenceDemand(spec.predict),
-            costs=PhysicsCost(spec.predict),
+            demand=self._demand,
+            costs=self._costs,
             ledger=self.ledger,
             clock=self._loop_clock,
             settings=LoopSettings(mode=spec.mode, plan=spec.plan, guard=spec.guard),
@@ -137,6 +149,12 @@ class World:
         )
         if self.executor is not None:
             self._alive(self.executor.adopt)
+
+    @property
+    def demand_basis(self) -> str | None:
+        """What made the demand scenarios of the last cycle."""
+        view = self.loop.view if self.loop is not None else None
+        return view.scenarios.basis if view is not None and view.scenarios is not None else None
 
     def kill_daemon(self) -> None:
         """It is gone between two instructions; the ledger, libvirt and the history's files stay."""
@@ -161,6 +179,10 @@ class World:
         self.ledger.add_command(kind, at=self.clock.wall(), by=OPERATOR, subject=subject, step=step, digest=digest)
 
     # time
+
+    def begin_ticks(self) -> None:
+        """Sample, probe and decide now, and from now on at their periods."""
+        self._due = dict.fromkeys(self._due, self.clock.monotonic())
 
     def run(self, until_seconds: float | None = None) -> None:
         """Drive the daemon's ticks and the script up to that virtual second. Raises InvariantError, ScenarioError."""
