@@ -64,6 +64,8 @@ def train_demand(
         raise ValueError(f"{fitted.sum()} windows to learn demand from and {kept.sum()} to calibrate on: {need}")
     state = _fit(sampled, fitted, seed, any(s.long if s.clock is None else s.clock for s in panels))
     _calibrate(state, sampled, kept)
+    # what was kept back has told how far the parts are to be believed, and teaches now
+    state["means"] = [_fit_mean(sampled, fitted | kept, state["ridge"][k], k, seed) for k in range(len(KNOTS))]
     return LearnedDemand(state, model_id or f"demand-{seed}")
 
 
@@ -80,7 +82,7 @@ def _fit(sampled: Windows, fitted: Bools, seed: int, clock: bool) -> DemandState
         table = _coarse(table_of(found, k, line)[rows])
         scale, off = found.scale[rows], (sampled.came[:, k] - found.base[:, k])[rows]
         weight = scale / scale.mean()
-        means.append(_trees(table, (off - line[rows]) / scale, weight**2, level=None, seed=seed))
+        means.append(_fit_mean(sampled, fitted, ridge[k], k, seed))
         for level in LEVELS:
             quantiles[f"{level:g}"].append(_trees(table, off / scale, weight, level=level, seed=seed))
     return DemandState(
@@ -95,6 +97,16 @@ def _fit(sampled: Windows, fitted: Bools, seed: int, clock: bool) -> DemandState
         stretch=np.ones((len(KNOTS), 2)),
         clock=clock,
     )
+
+
+def _fit_mean(sampled: Windows, chosen: Bools, ridge: Numbers, knot: int, seed: int) -> Any:
+    """Trees of what the linear part leaves of the mean at a knot, from those windows."""
+    found, came = sampled.found, sampled.came[:, knot]
+    rows = chosen & np.isfinite(came) & np.isfinite(found.now)
+    line = linear_change(ridge, found, knot)
+    table, scale = _coarse(table_of(found, knot, line)[rows]), found.scale[rows]
+    left = (came - found.base[:, knot] - line)[rows]
+    return _trees(table, left / scale, (scale / scale.mean()) ** 2, level=None, seed=seed)
 
 
 def _ridge(x: Floats, y: Floats) -> Numbers:
