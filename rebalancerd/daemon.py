@@ -161,6 +161,7 @@ class Daemon:
             executor=self.executor,
             lease=self.lease,
             pause_file=self.pause_reason,
+            host_chance=self.demand.host_chance,
         )
         self.on_cycle: list[Callable[[CycleRecord], None]] = []
         self.servers: list[Callable[[], None]] = []  # each stops one server

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -28,6 +29,8 @@ from rebalancerd.plan.facts import differing
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.ports import Clock, Lease, Ledger, LedgerUnavailableError
+from rebalancerd.predict.demand.host_chance import HostChance
+from rebalancerd.predict.host_outlook import cpu_chances
 from rebalancerd.predict.hotspot import hotspots
 from rebalancerd.predict.interface import CostModel, DemandModel
 from rebalancerd.predict.quiet import QuietHours
@@ -104,6 +107,7 @@ class Loop:
         executor: Starter | None = None,
         lease: Lease | None = None,
         pause_file: Callable[[], str | None] = lambda: None,
+        host_chance: Callable[[], HostChance | None] = lambda: None,
     ) -> None:
         if executor is None and settings.mode.may_act:
             raise ValueError(f"mode {settings.mode} needs an executor")
@@ -111,7 +115,7 @@ class Loop:
         self.view: LoopView | None = None
         self._observer, self._demand, self._costs = observer, demand, costs
         self._ledger, self._clock, self._executor, self._lease = ledger, clock, executor, lease
-        self._pause_file = pause_file
+        self._pause_file, self._host_chance = pause_file, host_chance
         self._holds: dict[str, int] = {}
         self._open_plan: Plan | None = None
         self._turn = threading.Lock()
@@ -206,15 +210,16 @@ class Loop:
 
     def _predict(self, seen: _Seen) -> PlanInputs:
         plan, snapshot = self.settings.plan, seen.snapshot
-        scenarios = self._demand.scenarios(
-            snapshot, self._observer.series("vm_cpu_cores"), self._observer.series("vm_memory_bytes")
-        )
+        cpu = self._observer.series("vm_cpu_cores")
+        scenarios = self._demand.scenarios(snapshot, cpu, self._observer.series("vm_memory_bytes"))
+        model = self._host_chance()
         spots = hotspots(
             snapshot,
             scenarios,
             cpu_headroom=plan.cpu_headroom,
             memory_headroom=plan.memory_headroom,
             probability=plan.hot_probability,
+            cpu_chances=None if model is None else partial(cpu_chances, model, snapshot, cpu),
         )
         return PlanInputs(
             snapshot=snapshot,

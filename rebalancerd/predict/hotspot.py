@@ -4,6 +4,7 @@ A host's load is the sum of its VMs' rows, of VMs on their way to it too, plus w
 reservation. Where a host's own figures are unknown that sum is only a lower bound: it can make the host hot, never cool.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -54,6 +55,10 @@ class HostDemand:
         return value / self.capacity if self.capacity else None
 
 
+# demand of hosts by name and the headroom, to P(hot) by name
+CpuChances = Callable[[Mapping[str, HostDemand], float], Mapping[str, float]]
+
+
 def host_demand(snapshot: Snapshot, scenarios: Scenarios, host: Host, resource: str) -> HostDemand:
     """Present and predicted load of ``host``; ``resource`` is "cpu" or "memory".
 
@@ -95,21 +100,24 @@ def hotspots(
     memory_headroom: float,
     probability: float,
     contention: ContentionLimits | None = None,
+    cpu_chances: CpuChances | None = None,
 ) -> tuple[Hotspot, ...]:
     """Hosts above their headroom now, or with at least ``probability`` within the horizon, or in contention.
 
-    Headrooms are shares of the usable capacity. Hottest first; a host may stand once per resource. Hosts that are not
+    ``cpu_chances``: tells that probability of CPU from the hosts' demand and the headroom; the share of paths does for
+    hosts that it leaves out, and for memory. Headrooms are shares of the usable capacity. Hottest first; a host may stand once per resource. Hosts that are not
     usable are left out: they are not cool, nothing is known of them (``pressures`` shows them with None). Raises
     ValueError if a VM of the snapshot has no row in the scenarios.
     """
     limits = contention or ContentionLimits()
+    usable = [host for host in snapshot.hosts if host.usable]
+    cpu = {host.name: host_demand(snapshot, scenarios, host, CPU) for host in usable}
+    chances = cpu_chances(cpu, cpu_headroom) if cpu_chances is not None else {}
     found = []
-    for host in snapshot.hosts:
-        if not host.usable:
-            continue
+    for host in usable:
         signs = {CPU: _cpu_contention(host, snapshot, limits), MEMORY: _memory_contention(host, limits)}
         for resource, headroom in ((CPU, cpu_headroom), (MEMORY, memory_headroom)):
-            demand = host_demand(snapshot, scenarios, host, resource)
+            demand = cpu[host.name] if resource == CPU else host_demand(snapshot, scenarios, host, resource)
             spot = _hotspot(
                 demand,
                 host=host.name,
@@ -117,6 +125,7 @@ def hotspots(
                 headroom=headroom,
                 probability=probability,
                 contention=signs[resource],
+                chance=chances.get(host.name) if resource == CPU else None,
             )
             if spot is not None:
                 found.append(replace(spot, causes=_causes(snapshot, scenarios, host, resource)))
@@ -174,14 +183,22 @@ def _row(
 
 
 def _hotspot(
-    demand: HostDemand, *, host: str, resource: str, headroom: float, probability: float, contention: str | None
+    demand: HostDemand,
+    *,
+    host: str,
+    resource: str,
+    headroom: float,
+    probability: float,
+    contention: str | None,
+    chance: float | None,
 ) -> Hotspot | None:
     """The hotspot without its causes, None where the host is not hot or its capacity is unknown."""
     now, peak = demand.share(demand.now), demand.share(demand.peak_p95)
     if now is None or peak is None or demand.capacity is None:
         return None
     limit = headroom * demand.capacity
-    chance = float((demand.peaks > limit).mean())
+    if chance is None:
+        chance = float((demand.peaks > limit).mean())
     hot_now = demand.now > limit
     if not (hot_now or chance >= probability > 0 or contention):
         return None

@@ -2,7 +2,7 @@
 
 The share of paths whose peak passes is granular in their number and trusts them blindly. Here what the paths say of the
 host, as a whole and step by step, stands beside what its present VMs asked for lately as one sum, and a logistic
-regression and boosted trees, each fitted to random groups of VMs and averaged, weigh both. Everything is a ratio to the
+regression and boosted trees (of 0 and 1, by squared error), fitted to random groups of VMs and averaged, weigh both. Everything is a ratio to the
 level, so that hosts of any size and any level are alike.
 """
 
@@ -54,17 +54,18 @@ class HostChance:
         """A model from what was read from a file. Raises ValueError naming what is wrong with it."""
         if not isinstance(state, Mapping) or list(state.get("features", ())) != list(FEATURES):
             raise ValueError("the model of hosts was trained on other features than this version computes")
-        for name in ("line", "trees"):
-            if not hasattr(state.get(name), "predict_proba"):
-                raise ValueError(f"the model of hosts has no {name} that tells a probability")
+        for name, ask in (("line", "predict_proba"), ("trees", "predict")):
+            if not hasattr(state.get(name), ask):
+                raise ValueError(f"the model of hosts has no {name} that can be asked")
         return cls(state)
 
     def chances(self, found: Floats) -> NDArray[np.float64]:
         """P(hot) of hosts with those ``host_features`` (N, F), shape (N,)."""
         if not len(found):
             return np.empty(0)
+        table = found.astype(np.float64)
         with one_thread():
-            told = [self.state[name].predict_proba(found)[:, 1] for name in ("line", "trees")]
+            told = [self.state["line"].predict_proba(table)[:, 1], self.state["trees"].predict(table)]
         mean: NDArray[np.float64] = np.clip(np.mean(told, axis=0), 0.0, 1.0)
         return mean
 

@@ -100,7 +100,7 @@ def _drawn(moment: Moment, size: int, rng: np.random.Generator) -> tuple[Floats,
 
 
 def _fit(features: Floats, passed: NDArray[np.bool_], seed: int) -> dict[str, Any]:
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -109,7 +109,7 @@ def _fit(features: Floats, passed: NDArray[np.bool_], seed: int) -> dict[str, An
     line = make_pipeline(
         SimpleImputer(keep_empty_features=True), StandardScaler(), LogisticRegression(C=LINE_STRENGTH, max_iter=2000)
     )
-    trees = HistGradientBoostingClassifier(
+    trees = HistGradientBoostingRegressor(
         max_iter=80,
         learning_rate=0.06,
         max_leaf_nodes=8,
@@ -120,4 +120,4 @@ def _fit(features: Floats, passed: NDArray[np.bool_], seed: int) -> dict[str, An
         random_state=seed,
     )
     table = features.astype(np.float64)
-    return {"line": line.fit(table, passed), "trees": trees.fit(table, passed)}
+    return {"line": line.fit(table, passed), "trees": trees.fit(table, passed.astype(np.float64))}

@@ -8,6 +8,7 @@ import structlog
 
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.predict.demand.host_chance import HostChance
 from rebalancerd.predict.demand.kind import DemandParts
 from rebalancerd.predict.demand.naive import NAIVE
 from rebalancerd.predict.demand.own_load import write_load
@@ -98,6 +99,11 @@ class DemandKeeper:
             wanted=self.wanted,
             step_seconds=self._step_seconds,
         )
+
+    def host_chance(self) -> HostChance | None:
+        """The seated model's part that tells P(hot) of hosts, while it is trusted."""
+        seat = self.forecaster.seat
+        return seat.artefact.model.host_chance if seat.artefact is not None and seat.answers else None
 
     def refresh(self) -> None:
         """Seat the first model of the store that loads, unless it is seated already. One that was loaded stays until then."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rebalancerd.predict.demand.features import FEATURES
+from rebalancerd.predict.demand.host_chance import HostChance
 from rebalancerd.predict.demand.learned import LearnedDemand
 from rebalancerd.predict.demand.panel import Panel
 from rebalancerd.predict.demand.skill import HIGH, SCORED_STEPS
@@ -22,14 +23,16 @@ LEAST_FIGURE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class DemandParts:
-    """A demand model as it is saved: the forecaster of VMs."""
+    """A demand model as it is saved: the forecaster of VMs, and the model of hosts if one could be learned."""
 
     forecaster: LearnedDemand
+    host_chance: HostChance | None = None
 
     @property
     def state(self) -> dict[str, Any]:
         """Of every part, by its name."""
-        return {"forecaster": dict(self.forecaster.state)}
+        hosts = {} if self.host_chance is None else {"host_chance": self.host_chance.state}
+        return {"forecaster": dict(self.forecaster.state), **hosts}
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -41,7 +44,10 @@ class DemandParts:
         """A model from what was read from a file. Raises ValueError naming what is wrong with it."""
         if "forecaster" not in state:
             raise ValueError("the demand model has no forecaster")
-        return cls(LearnedDemand.of_state(state["forecaster"], model_id))
+        hosts = state.get("host_chance")
+        return cls(
+            LearnedDemand.of_state(state["forecaster"], model_id), None if hosts is None else HostChance.of_state(hosts)
+        )
 
 
 class DemandGolden(Golden):

@@ -5,11 +5,13 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 
 import numpy as np
+import structlog
 
 from rebalancerd.predict.artefact import Artefact
 from rebalancerd.predict.champion import ABSURD_SHARE_MAX
 from rebalancerd.predict.demand.contest import DemandScore, cut, decide, measure, split_column
 from rebalancerd.predict.demand.forecast import Forecaster
+from rebalancerd.predict.demand.host_training import train_host_chance
 from rebalancerd.predict.demand.kind import DemandParts, golden_of
 from rebalancerd.predict.demand.naive import NAIVE
 from rebalancerd.predict.demand.panel import Panel
@@ -19,6 +21,8 @@ from rebalancerd.predict.demand.windows import TrainingSeries
 from rebalancerd.predict.retrain import CHALLENGER, CHAMPION, KEPT, NOT_TRAINED, PROMOTED
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
 from rebalancerd.predict.store import ModelStore
+
+log = structlog.get_logger(__name__)
 
 MOST_SHARE = 4.0  # of a VM's size; more is no load
 SYNTHETIC_VMS, SYNTHETIC_STEPS = 140, 864  # what keeps a small or quiet cluster's model from knowing its own days only
@@ -48,8 +52,17 @@ class DemandTraining:
 
 
 def train_parts(series: Sequence[TrainingSeries], seed: int) -> DemandParts:
-    """Fit every part of a model. Raises ValueError where the load does not suffice."""
-    return DemandParts(train_demand(series, seed=seed))
+    """Fit every part of a model; without one of hosts where groups of the VMs are too seldom hot or cool.
+
+    Raises ValueError where the load does not suffice.
+    """
+    forecaster = train_demand(series, seed=seed)
+    try:
+        hosts = train_host_chance([s for s in series if not s.name.endswith("memory")], forecaster, seed=seed)
+    except ValueError as error:
+        log.info("no_model_of_hosts", reason=str(error))
+        hosts = None
+    return DemandParts(forecaster, hosts)
 
 
 def retrain_demand(
