@@ -163,6 +163,9 @@ class PredictSection(Section):
     residual_window_steps: AtLeastOne = setting(
         _PREDICT.residual_window_steps, "Recent steps whose errors are drawn from.", le=100_000
     )
+    season_seconds: Seconds = setting(
+        _PREDICT.season_seconds, "After this long load is expected to come again: a day.", gt=0
+    )
     link_efficiency: Share = setting(
         _PREDICT.link_efficiency, "Share of the rated link that migration traffic reaches.", gt=0
     )

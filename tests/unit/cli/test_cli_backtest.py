@@ -5,11 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from rebalancerd.cli.app import app
 
 RUN = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """The command turns the log down for its own process, which this one is not."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="module")
