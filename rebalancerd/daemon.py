@@ -1,6 +1,6 @@
 """The daemon: the only place where the rooms are put together, and the ticks that drive them.
 
-Ticks (APScheduler): sample, probe, decide, judge, housekeep; each at most once at a time, so that a hung one is skipped
+Ticks (APScheduler): sample, probe, decide, judge, shadow, housekeep; each at most once at a time, so that a hung one is skipped
 and never stops the others. Trainings begin on a schedule, but never here. Running migrations are watched by a thread of their own. The watchdog is fed by finished decide
 cycles only. SIGTERM starts nothing more, leaves running migrations to libvirt (they are peer to peer) and exits, even
 where a call to a host hangs.
@@ -49,6 +49,7 @@ from rebalancerd.record.file_lease import FileLease
 from rebalancerd.record.labelled import labelled_migrations
 from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.serve.sd_notify import Notifier
+from rebalancerd.shadow import Shadow
 from rebalancerd.trainer import Trainer
 
 log = structlog.get_logger(__name__)
@@ -163,7 +164,8 @@ class Daemon:
             pause_file=self.pause_reason,
             host_chance=self.demand.host_chance,
         )
-        self.on_cycle: list[Callable[[CycleRecord], None]] = []
+        self.shadow = Shadow(loop=self.loop, observer=self.observer, ledger=self.ledger, clock=self.clock)
+        self.on_cycle: list[Callable[[CycleRecord], None]] = [self.shadow.note]
         self.servers: list[Callable[[], None]] = []  # each stops one server
 
     def _build_executor(self, write: HypervisorWrite | None) -> Executor | None:
@@ -221,6 +223,7 @@ class Daemon:
             ("probe", ticks.probe, self.probe),
             ("decide", ticks.decide, self.decide),
             ("judge", ticks.judge, self.judge),
+            ("shadow", ticks.judge, self.shadow.score),
             ("housekeep", ticks.housekeep, self.housekeep),
         )
         for name, seconds, work in jobs:

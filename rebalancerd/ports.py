@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from rebalancerd.cluster.advice import Advice, AdviceRecord, AdviceScore, WatchedHour
 from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord, OperatorState
 from rebalancerd.cluster.migration import Completion, MigrationRecord, Progress
@@ -217,7 +218,40 @@ class Ledger(Protocol):
         ...
 
 
+class AdviceLedger(Protocol):
+    """What became of advice. Every method raises LedgerUnavailableError when it cannot do what it says."""
+
+    def add_advice(self, advice: Advice) -> int:
+        """Write advice; returns its number."""
+        ...
+
+    def score_advice(self, score: AdviceScore) -> None:
+        """Write how a piece of advice turned out; the first verdict stays."""
+        ...
+
+    def unscored_advice(self) -> tuple[tuple[int, Advice | None], ...]:
+        """(number, advice) of all that is not judged yet, oldest first; None in place of one that cannot be read."""
+        ...
+
+    def advised_sources(self, since: float, until: float) -> tuple[tuple[str, float, float], ...]:
+        """(source, proposed at, end of its window) of advice whose window reaches into that time, oldest first."""
+        ...
+
+    def add_watched_hour(self, hour: WatchedHour) -> None:
+        """Write what an hour was like; the first word stays."""
+        ...
+
+    def last_watched_hour(self, until: int) -> int | None:
+        """The newest hour on record that is not later than ``until``."""
+        ...
+
+    def advice_record(self, since: float) -> AdviceRecord:
+        """What advice and hours since then add up to."""
+        ...
+
+
 __all__ = [
+    "AdviceLedger",
     "Agents",
     "Clock",
     "HostError",

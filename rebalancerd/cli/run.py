@@ -57,6 +57,7 @@ def _serve(daemon: "Daemon") -> "Servers":
         pause_file=daemon.pause_reason,
         model=daemon.models.state,
         demand=daemon.demand.state,
+        advice=daemon.shadow.state,
     )
     control = Control(
         loop=daemon.loop,

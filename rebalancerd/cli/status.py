@@ -11,7 +11,7 @@ from rebalancerd.cli.output import Output, emit_json, plain, say, show, table
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from rebalancerd.serve.schemas import DemandRow, HostRow, ModelRow, Status
+    from rebalancerd.serve.schemas import AdviceRow, DemandRow, HostRow, ModelRow, Status
 
 SHOWN_HOSTS = 12
 HEALTH_STYLE = {"HEALTH_OK": "bold green", "HEALTH_WARN": "bold yellow", "HEALTH_ERR": "bold red"}
@@ -82,6 +82,8 @@ def _print_doing(seen: "Status") -> None:
         say(f"cost model   {model_words(seen.model)}")
     if seen.demand is not None:
         say(f"demand       {demand_words(seen.demand)}")
+    if seen.advice is not None:
+        say(f"advice       {advice_words(seen.advice, seen.mode)}")
     if seen.drained:
         say(f"drained      {', '.join(seen.drained)}")
     for note in seen.guard_notes[:3]:
@@ -118,6 +120,24 @@ def demand_words(model: "DemandRow") -> str:
         scored = counted(model.scored, "forecast")
         judged = f"skill {model.skill:+.2f} against {model.best} over {scored}{so_far}; central 90 % held {held}"
     return f"{who}, {judged}" if model.trusted else f"{model.basis}; {who} is not trusted: {model.reason}"
+
+
+def advice_words(advice: "AdviceRow", mode: str) -> str:
+    """How advice turned out, and whether that is good enough for the modes above this one."""
+    from rebalancerd.serve.wording import counted
+
+    told = [f"{advice.right} right, {advice.needless} needless, {advice.harmful} harmful"]
+    told += [f"{n} {word}" for n, word in ((advice.unknown, "unknown"), (advice.overtaken, "overtaken")) if n]
+    days = f"{advice.watched_days:.0f}" if advice.watched_days >= 10 else f"{advice.watched_days:.1f}"
+    pieces = advice.scored + advice.unknown + advice.overtaken
+    record = f"{counted(pieces, 'piece')} judged in {days} days: {', '.join(told)}"
+    above = [row for row in advice.ready if not (mode == "guarded" and row.mode == "guarded")]
+    ready = [row.mode for row in above if row.ready]
+    missing = next((row for row in above if not row.ready), None)
+    parts = [f"good enough for {ready[-1]}"] if ready else []
+    parts += [f"not good enough for {missing.mode}: {missing.reason}"] if missing is not None else []
+    stale = f"; not up to date: {advice.error}" if advice.error is not None else ""
+    return f"{record}; {'; '.join(parts)}{stale}"
 
 
 def host_table(hosts: "list[HostRow]") -> object:

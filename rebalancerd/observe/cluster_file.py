@@ -12,6 +12,7 @@ from typing import Any
 
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
+from rebalancerd.cluster.stays import Stays
 from rebalancerd.cluster.vm import VmFacts
 
 FORMAT, VERSION = "rebalancerd-cluster", 1
@@ -93,6 +94,10 @@ class ClusterFile:
             self._note(uuid, now, host)
         for uuid in self._stays.keys() - where.keys():
             self._note(uuid, now, None)
+
+    def stays(self) -> Stays:
+        """Where every VM was since when, as noted so far."""
+        return Stays({uuid: tuple(stays) for uuid, stays in self._stays.items()})
 
     def _note(self, uuid: str, now: float, host: str | None) -> None:
         stays = self._stays.setdefault(uuid, [])

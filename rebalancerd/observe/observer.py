@@ -14,6 +14,7 @@ from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.sample import AgentSample, HostSample
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot, Unknown
+from rebalancerd.cluster.stays import Stays
 from rebalancerd.cluster.vm import DomainState, VmFacts
 from rebalancerd.observe.agent_curves import AgentCurves
 from rebalancerd.observe.assemble import agent_over, host_of, stand_in_facts, vm_of
@@ -392,6 +393,11 @@ class Observer:
         """Recorded history of one resource. Raises KeyError."""
         with self._lock:
             return self._history.series(resource, tier)
+
+    def stays(self) -> Stays:
+        """Which VM was where since when, as far back as it is kept."""
+        with self._lock:
+            return self._cluster_file.stays()
 
     def flush(self) -> None:
         """Bring history to the disk. Raises OSError."""

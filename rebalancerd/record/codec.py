@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
+from rebalancerd.cluster.advice import Advice, AdviceScore
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import Plan
@@ -92,3 +93,5 @@ def _is_not_finite(item: ErrorDetails) -> bool:
 PLANS: Codec[Plan] = Codec(Plan)
 MIGRATIONS: Codec[MigrationRecord] = Codec(MigrationRecord)
 CYCLES: Codec[CycleRecord] = Codec(CycleRecord)
+ADVICE: Codec[Advice] = Codec(Advice)
+ADVICE_SCORES: Codec[AdviceScore] = Codec(AdviceScore)

@@ -168,3 +168,34 @@ approval_uses = Table(
     Column("migration_id", String(200), nullable=False),
     Column("at", Float, nullable=False),
 )
+advice = Table(
+    "advice",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("proposed_at", Float, nullable=False, index=True),
+    Column("due_at", Float, nullable=False),
+    Column("vm_uuid", String(64), nullable=False, index=True),
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+advice_scores = Table(
+    "advice_scores",
+    metadata,
+    Column("advice_id", Integer, ForeignKey("advice.id", ondelete="CASCADE"), primary_key=True),
+    Column("scored_at", Float, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("followed", Boolean, nullable=False),
+    Column("body", Text, nullable=False),
+)
+watched_hours = Table(
+    "watched_hours",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),  # since the epoch
+    Column("known", Float, nullable=False),
+    Column("hot_seconds", Float, nullable=False),
+    Column("foreseen", Integer, nullable=False),
+    Column("late", Integer, nullable=False),
+    Column("unadvised", Integer, nullable=False),
+)

@@ -13,12 +13,13 @@ from sqlalchemy import Connection, Table, delete, exists, insert, select, update
 from sqlalchemy.engine import RowMapping, make_url
 from sqlalchemy.exc import IntegrityError
 
+from rebalancerd.cluster.advice import Advice, AdviceRecord, AdviceScore, WatchedHour
 from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord, OperatorState
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.ports import Clock, LedgerUnavailableError
+from rebalancerd.record import advice_rows, rows
 from rebalancerd.record import operator_state as operators
-from rebalancerd.record import rows
 from rebalancerd.record.codec import PLANS, CodecError
 from rebalancerd.record.database import file_of, open_engine, telling
 from rebalancerd.record.schema import (
@@ -290,10 +291,54 @@ class SqlLedger:
         with self._writing() as connection:
             return operators.use(connection, command_id, migration_id, self._clock.wall())
 
+    # advice
+
+    def add_advice(self, advice: Advice) -> int:
+        """Write advice; returns its number."""
+        with self._writing() as connection:
+            return advice_rows.add(connection, advice)
+
+    def score_advice(self, score: AdviceScore) -> None:
+        """Write how a piece of advice turned out; the first verdict stays."""
+        with self._writing() as connection:
+            advice_rows.score(connection, score)
+
+    def unscored_advice(self) -> tuple[tuple[int, Advice | None], ...]:
+        """(number, advice) of all that is not judged yet, oldest first; None in place of one that cannot be read."""
+        with self.reading() as connection:
+            return advice_rows.unscored(connection)
+
+    def advised_sources(self, since: float, until: float) -> tuple[tuple[str, float, float], ...]:
+        """(source, proposed at, end of its window) of advice whose window reaches into that time, oldest first."""
+        with self.reading() as connection:
+            return advice_rows.sources(connection, since, until)
+
+    def advice(
+        self, *, since: float = 0.0, vm_uuid: str | None = None, limit: int = 20
+    ) -> tuple[tuple[Advice, AdviceScore | None], ...]:
+        """Advice given since then, with how it turned out, newest first."""
+        with self.reading() as connection:
+            return advice_rows.newest(connection, since=since, vm_uuid=vm_uuid, limit=limit)
+
+    def add_watched_hour(self, hour: WatchedHour) -> None:
+        """Write what an hour was like; the first word stays."""
+        with self._writing() as connection:
+            advice_rows.add_hour(connection, hour)
+
+    def last_watched_hour(self, until: int) -> int | None:
+        """The newest hour on record that is not later than ``until``."""
+        with self.reading() as connection:
+            return advice_rows.last_hour(connection, until)
+
+    def advice_record(self, since: float) -> AdviceRecord:
+        """What advice and hours since then add up to."""
+        with self.reading() as connection:
+            return advice_rows.added_up(connection, since)
+
     # retention
 
     def prune(self, before: float) -> int:
-        """Forget cycles, decisions, refusals and unused plans from before that instant; never migrations or commands.
+        """Forget cycles, decisions, refusals, advice and unused plans from before then; never migrations or commands.
 
         Plans that propose nothing are kept for a day only: their cycle says as much. Returns how many rows went.
         """
@@ -304,6 +349,7 @@ class SqlLedger:
             gone = connection.execute(delete(plans).where(plans.c.expires_at < before, ~used)).rowcount
             gone += connection.execute(delete(plans).where(plans.c.expires_at < idle, ~used, empty)).rowcount
             gone += connection.execute(delete(cycles).where(cycles.c.started_at < before)).rowcount
+            gone += advice_rows.prune(connection, before)
         return int(gone)
 
 

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection
 
 from rebalancerd import __version__
+from rebalancerd.cluster.advice import Advice, AdviceScore
 from rebalancerd.cluster.decision import OperatorState
 from rebalancerd.cluster.migration import MigrationRecord, Progress
 from rebalancerd.cluster.plan import Plan
@@ -25,8 +26,10 @@ from rebalancerd.ports import Clock, HostError, Lease, Ledger, LedgerUnavailable
 from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve import health, rows
+from rebalancerd.serve.advice_rows import advice_row, advised_row
 from rebalancerd.serve.problem import ProblemError, did_you_mean
 from rebalancerd.serve.schemas import Check, History, MigrationRow, Ping, PlanBrief, Status, Watch
+from rebalancerd.shadow import ShadowState
 
 T = TypeVar("T")
 RECENT_SECONDS = 900.0
@@ -58,6 +61,12 @@ class Remembering(Ledger, Protocol):
         """A connection in a read transaction."""
         ...
 
+    def advice(
+        self, *, since: float = 0.0, vm_uuid: str | None = None, limit: int = 20
+    ) -> tuple[tuple[Advice, AdviceScore | None], ...]:
+        """Advice given since then, with how it turned out, newest first."""
+        ...
+
 
 class Acting(Protocol):
     """What is needed of the acting room: to look, and to ask for the abort of a migration of ours."""
@@ -79,7 +88,8 @@ class Acting(Protocol):
 class Surroundings:
     """What the daemon knows of itself. ``pause_file``: why its file pauses it, None if it does not.
 
-    ``model``: who predicts what migrations cost; ``demand``: who forecasts what VMs will ask for.
+    ``model``: who predicts what migrations cost; ``demand``: who forecasts what VMs will ask for; ``advice``: how advice
+    turned out.
     """
 
     hosts: tuple[str, ...]
@@ -90,6 +100,7 @@ class Surroundings:
     pause_file: Callable[[], str | None] = lambda: None
     model: Callable[[], ModelState | None] = lambda: None
     demand: Callable[[], DemandModelState | None] = lambda: None
+    advice: Callable[[], ShadowState | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +157,7 @@ class Control:
         found = self._checks(now, told)
         record = view.record if view is not None else None
         paused, model, demand = told.operator.paused, self.about.model(), self.about.demand()
+        advice = self.about.advice()
         return Status(
             version=__version__,
             health=health.verdict(found),
@@ -168,6 +180,7 @@ class Control:
             plan=self._plan_brief(view, told.operator),
             model=rows.model_row(model) if model is not None else None,
             demand=rows.demand_row(demand) if demand is not None else None,
+            advice=advice_row(advice) if advice is not None else None,
             paused=rows.pause_of(paused) if paused is not None else None,
             drained=tuple(sorted(told.operator.drained)),
             guard_notes=told.memory.describe(),
@@ -194,13 +207,15 @@ class Control:
         )
 
     def history(self, *, limit: int, since: float = 0.0, vm: str | None = None) -> History:
-        """Past migrations and cycles, newest first, at most ``limit`` of each. ``vm``: its UUID or name."""
+        """Past migrations, cycles and advice, newest first, at most ``limit`` of each. ``vm``: its UUID or name."""
         now, most = self.clock.wall(), max(1, min(limit, HISTORY_LIMIT))
         uuid = self.vm_uuid(vm) if vm is not None else None
         found = self._ask(lambda: self.ledger.migrations(since=since, vm_uuid=uuid, limit=most))
         cycles = self._ask(lambda: self.ledger.cycles(limit=most)) if vm is None else ()
+        advice = self._ask(lambda: self.ledger.advice(since=since, vm_uuid=uuid, limit=most))
         return History(
             now=now,
+            advice=tuple(advised_row(given, score) for given, score in advice),
             migrations=tuple(rows.migration_row(r, now=now) for r in found),
             cycles=tuple(rows.cycle_row(c) for c in cycles if c.started_at >= since),
         )

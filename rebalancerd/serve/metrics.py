@@ -15,8 +15,10 @@ from rebalancerd.cluster.migration import OPEN_STATES, MigrationRecord, Migratio
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
+from rebalancerd.serve.advice_metrics import AdviceMetrics
 from rebalancerd.serve.demand_metrics import DemandMetrics
 from rebalancerd.serve.schemas import Check
+from rebalancerd.shadow import ShadowState
 
 log = structlog.get_logger(__name__)
 
@@ -143,6 +145,7 @@ class Metrics:
         )
         self._refused_so_far: dict[str, int] = {}
         self._demand = DemandMetrics(registry)
+        self._advice = AdviceMetrics(registry)
         self._lease = Gauge("rebalancerd_lease_held", "1: this daemon is the one that acts.", registry=registry)
         self._breaker = Gauge("rebalancerd_breaker_open", "1: too many migrations failed.", registry=registry)
         self._paused = Gauge("rebalancerd_paused", "1: an operator paused the daemon.", registry=registry)
@@ -275,6 +278,11 @@ class Metrics:
         """Show who forecasts demand, and how that goes."""
         with self._lock:
             self._demand.observe(state)
+
+    def observe_advice(self, state: ShadowState) -> None:
+        """Show how advice turned out."""
+        with self._lock:
+            self._advice.observe(state)
 
 
 def ratios(record: MigrationRecord) -> list[tuple[str, float]]:

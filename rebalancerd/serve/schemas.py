@@ -191,6 +191,72 @@ class ModelRow(Part):
     problems: tuple[str, ...] = ()
 
 
+class ReadyRow(Part):
+    """Whether the record of advice is good enough for that mode; ``reason``: what is missing, or on what it rests."""
+
+    mode: str
+    ready: bool
+    reason: str
+
+
+class AdviceRow(Part):
+    """How advice of the last 30 days turned out. ``scored`` = ``right`` + ``needless`` + ``harmful``.
+
+    ``overtaken`` and ``unknown`` could not be judged, ``open`` are not due yet; ``followed``: moved after all.
+    ``watched_days``: time in which hosts were measured; ``advised_days``: days with a scored piece. ``hot_seconds``: summed
+    over hosts. Hotspots that began: ``foreseen`` by advice, advised on ``late``, or ``unadvised``. ``error``: why these
+    figures are not the newest.
+    """
+
+    scored: int = 0
+    right: int = 0
+    needless: int = 0
+    harmful: int = 0
+    overtaken: int = 0
+    unknown: int = 0
+    open: int = 0
+    followed: int = 0
+    watched_days: float = 0.0
+    advised_days: int = 0
+    hot_seconds: float = 0.0
+    foreseen: int = 0
+    late: int = 0
+    unadvised: int = 0
+    ready: tuple[ReadyRow, ...] = ()
+    error: str | None = None
+
+
+class AdvisedRow(Part):
+    """One piece of advice. ``verdict``: right, needless, harmful, overtaken, unknown; null while it is not due.
+
+    ``relief``: core-seconds of unmet demand the move takes from its source, ``harm``: that it adds to its destination, as
+    measured; peaks are shares of usable capacity; ``hot_after_seconds``: until the source was above its headroom.
+    """
+
+    id: int
+    at: float
+    due_at: float
+    vm_uuid: str
+    vm_name: str
+    source: str
+    destination: str
+    plan_id: str
+    step: int
+    basis: str
+    probability: float | None = None
+    lead_seconds: float | None = None
+    predicted_relief: float | None = None
+    predicted_cost: float | None = None
+    verdict: str | None = None
+    reason: str = ""
+    followed_at: float | None = None
+    relief: float | None = None
+    harm: float | None = None
+    source_peak: float | None = None
+    destination_peak: float | None = None
+    hot_after_seconds: float | None = None
+
+
 class Pause(Part):
     """Why nothing is started, who said so, and until when (null: until resumed)."""
 
@@ -219,6 +285,7 @@ class Status(Answer):
     plan: PlanBrief | None = None
     model: ModelRow | None = None
     demand: DemandRow | None = None
+    advice: AdviceRow | None = None
     paused: Pause | None = None
     drained: tuple[str, ...] = ()
     guard_notes: tuple[str, ...] = ()
@@ -256,11 +323,12 @@ class Explanation(Answer):
 
 
 class History(Answer):
-    """Past migrations and cycles, newest first."""
+    """Past migrations, cycles and advice, newest first."""
 
     now: float
     migrations: tuple[MigrationRow, ...] = ()
     cycles: tuple[CycleRow, ...] = ()
+    advice: tuple[AdvisedRow, ...] = ()
 
 
 class CommandAnswer(Answer):

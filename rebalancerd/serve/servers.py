@@ -73,6 +73,9 @@ class Servers:
         demand = control.about.demand()
         if demand is not None:
             self.metrics.observe_demand(demand)
+        advice = control.about.advice()
+        if advice is not None:
+            self.metrics.observe_advice(advice)
         view = control.loop.view
         self.metrics.observe_state(
             lease_held=control.lease is None or control.lease.held(),

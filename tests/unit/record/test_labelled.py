@@ -319,7 +319,7 @@ class TestReader:
     def test_a_ledger_of_an_older_schema_is_told_and_not_upgraded(
         self, ledger: SqlLedger, path: Path, monkeypatch
     ) -> None:
-        monkeypatch.setattr("rebalancerd.record.database.HEAD", "0002")
+        monkeypatch.setattr("rebalancerd.record.database.HEAD", "9999")
 
         with pytest.raises(LedgerUnavailableError, match="the daemon brings it up to date"):
             LedgerReader(f"sqlite:///{path}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert
 
+from rebalancerd.cluster.advice import Advice, AdviceScore
 from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
 from rebalancerd.cluster.decision import (
     Command,
@@ -32,6 +33,7 @@ from rebalancerd.predict.keeper import ModelState
 from rebalancerd.record import rows, schema
 from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.serve.control import Control, Surroundings
+from rebalancerd.shadow import ShadowState
 
 NOW = 1_700_000_000.0
 WEB, DB, EVIL = (f"00000000-0000-0000-0000-00000000000{n}" for n in (1, 2, 3))
@@ -61,6 +63,7 @@ class FakeLedger:
     commands: list[Command] = field(default_factory=list)
     records: list[MigrationRecord] = field(default_factory=list)
     past: list[CycleRecord] = field(default_factory=list)
+    advised: list[tuple[Advice, AdviceScore | None]] = field(default_factory=list)
 
     def _check(self) -> None:
         if self.away:
@@ -107,6 +110,13 @@ class FakeLedger:
         self._check()
         found = [r for r in self.records if r.intent_at >= since and vm_uuid in (None, r.vm_uuid)]
         return tuple(sorted(found, key=lambda r: -r.intent_at)[:limit])
+
+    def advice(
+        self, *, since: float = 0.0, vm_uuid: str | None = None, limit: int = 20
+    ) -> tuple[tuple[Advice, AdviceScore | None], ...]:
+        self._check()
+        found = [(a, s) for a, s in self.advised if a.proposed_at >= since and vm_uuid in (None, a.move.vm_uuid)]
+        return tuple(found[:limit])
 
     def open_migrations(self) -> tuple[MigrationRecord, ...]:
         self._check()
@@ -300,6 +310,7 @@ class World:
         self.reload_error: str | None = None
         self.model: ModelState | None = None
         self.demand: DemandModelState | None = None
+        self.advice: ShadowState | None = None
         self.control = Control(
             loop=self.loop,  # type: ignore[arg-type]
             ledger=self.ledger,  # type: ignore[arg-type]
@@ -312,6 +323,7 @@ class World:
                 reload_error=lambda: self.reload_error,
                 model=lambda: self.model,
                 demand=lambda: self.demand,
+                advice=lambda: self.advice,
             ),
             executor=self.executor,
         )
