@@ -107,7 +107,7 @@ def _figures(advice: Advice, seen: Hindsight, step_seconds: float) -> _Figures:
     return _Figures(
         known=known | ~seen.counted,
         hot=_above(seen.source_without, own) & seen.counted,
-        spilt=_above(seen.destination_with, other) & seen.counted & seen.moved & (harm > 0),
+        spilt=_above(seen.destination_with, other) & seen.counted & seen.moved,
         relief=float(relief[counted].sum()) * step_seconds,
         harm=float(harm[counted].sum()) * step_seconds,
         source_peak=_peak(seen.source_without[counted], own, headrooms),

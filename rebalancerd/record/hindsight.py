@@ -11,6 +11,7 @@ Values are means over the steps of the history (5 min): a shorter peak shows onl
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,17 @@ HOST_RESOURCES = ("host_cpu_cores", "host_memory_bytes")
 RESOURCES = (*HOST_RESOURCES, "vm_cpu_cores", "vm_steal_cores", "vm_memory_bytes")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Past:
     """What was recorded: series by name (``RESOURCES``, the finest tier, of one step), and who stood where."""
 
     series: Mapping[str, Series]
     stays: Stays
+
+    @cached_property
+    def columns(self) -> dict[str, dict[str, int]]:
+        """Column of each id, by series."""
+        return {name: {uuid: i for i, uuid in enumerate(series.ids)} for name, series in self.series.items()}
 
     @property
     def step_seconds(self) -> float:
@@ -45,8 +51,7 @@ class Past:
 
     def values(self, resource: str, ids: Sequence[str], ends: Floats) -> Floats:
         """(T, N) values of those ids in the steps that end at ``ends`` (T,); NaN where nothing is on record."""
-        series = self.series[resource]
-        column = {name: i for i, name in enumerate(series.ids)}
+        series, column = self.series[resource], self.columns[resource]
         out = np.full((len(ends), len(ids)), np.nan)
         rows = len(series.values) - 1 - np.rint((series.end - ends) / series.step_seconds).astype(np.intp)
         there = np.flatnonzero((rows >= 0) & (rows < len(series.values)))
