@@ -95,24 +95,28 @@ def _changed(advice: Advice, past: Past, now: Snapshot) -> str | None:
 
 
 def _figures(advice: Advice, seen: Hindsight, step_seconds: float) -> _Figures:
-    source, destination = advice.terms(advice.move.source), advice.terms(advice.move.destination)
-    limits = {host.name: _limits(advice, host) for host in (source, destination)}
-    loads = (seen.source_without, seen.source_with, seen.destination_without, seen.destination_with)
-    known = np.logical_and.reduce([np.isfinite(load).all(axis=1) for load in loads])
-    own, other = limits[source.name], limits[destination.name]
-    counted = known & seen.counted
+    own, other = (_limits(advice, advice.terms(host)) for host in (advice.move.source, advice.move.destination))
+    source_known = _known(seen.source_without, seen.source_with)
+    destination_known = _known(seen.destination_without, seen.destination_with)
+    here, there = source_known & seen.counted, destination_known & seen.counted
     relief = _unmet(advice, seen.source_without, own) - _unmet(advice, seen.source_with, own)
     harm = _unmet(advice, seen.destination_with, other) - _unmet(advice, seen.destination_without, other)
     headrooms = np.array([advice.cpu_headroom, advice.memory_headroom])
     return _Figures(
-        known=known | ~seen.counted,
-        hot=_above(seen.source_without, own) & seen.counted,
-        spilt=_above(seen.destination_with, other) & seen.counted & seen.moved,
-        relief=float(relief[counted].sum()) * step_seconds,
-        harm=float(harm[counted].sum()) * step_seconds,
-        source_peak=_peak(seen.source_without[counted], own, headrooms),
-        destination_peak=_peak(seen.destination_with[counted & seen.moved], other, headrooms),
+        known=(source_known & destination_known) | ~seen.counted,
+        hot=_above(seen.source_without, own) & here,
+        spilt=_above(seen.destination_with, other) & there & seen.moved,
+        relief=float(relief[here].sum()) * step_seconds,
+        harm=float(harm[there].sum()) * step_seconds,
+        source_peak=_peak(seen.source_without[here], own, headrooms),
+        destination_peak=_peak(seen.destination_with[there & seen.moved], other, headrooms),
     )
+
+
+def _known(*loads: Floats) -> Flags:
+    """Steps in which all of these are measured."""
+    found: Flags = np.all(np.isfinite(np.hstack(loads)), axis=1)
+    return found
 
 
 def _limits(advice: Advice, host: HostTerms) -> Floats:

@@ -84,18 +84,27 @@ def test_a_destination_that_would_have_been_hot():
 
 
 def test_a_destination_that_is_hot_before_the_vm_could_be_there_is_no_harm():
-    score = verdict(advice(move_seconds=300.0), past({**HOT, THERE: [6, 1, 1, 1, 1, 1]}))
+    score = verdict(advice(move_seconds=300.0), past({**HOT, THERE: [7, 1, 1, 1, 1, 1]}))
 
     assert score.verdict is Verdict.RIGHT
 
 
 def test_a_slow_destination_carries_more_of_the_same_load():
-    """2 cores of a are 4 of a host with half the speed: 4 + 2.7 own are above 6.4 of its cores."""
+    """2 cores of a are 4 of a host with half the speed: 4 + 2.7 are above 6.4 of its cores."""
     slow = (host("a"), host("b", speed_factor=0.5))
     score = verdict(advice(slow), past({**HOT, THERE: 2.5}), snapshot((*slow, host("c"))))
 
     assert score.verdict is Verdict.HARMFUL
+    assert score.destination_peak == pytest.approx(6.7 / 8, rel=1e-4)
     assert verdict(seen=past({**HOT, THERE: 2.5})).verdict is Verdict.RIGHT
+
+
+def test_a_fast_source_gives_up_more_than_its_cores():
+    fast = (host("a", speed_factor=1.5), host("b"))
+    score = verdict(advice(fast), past(HOT), snapshot((*fast, host("c"))))
+
+    assert score.destination_peak == pytest.approx((1.2 + 2 * 1.5) / 8, rel=1e-4)
+    assert score.source_peak == pytest.approx(7.2 / 8, rel=1e-4)
 
 
 def test_memory_counts_as_cpu_does():
