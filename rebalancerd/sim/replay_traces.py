@@ -198,7 +198,12 @@ def _told(
     sets = Counter(traces[choice.trace].set for choice in picked)
     drawn = ", ".join(f"{count} of {name}" for name, count in sorted(sets.items()))
     host = cluster.hosts[0]
+    dropped: Counter[str] = Counter()
+    for trace in traces:
+        dropped.update(dict(trace.dropped))
+    faults = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
     return (
         f"{len(cluster.hosts)} hosts of {host.cpus} CPUs and {host.memory_bytes / GIB:.0f} GiB, {len(cluster.vms)} VMs ({drawn})",
         f"{past:g} h of history, then {hours:g} h of replay; sizes not told by a trace, placement and dirty rates are drawn (seed {cluster.seed})",
+        *([f"values of the traces that are unknown or cannot be a load: {faults}"] if faults else []),
     )
