@@ -1,7 +1,8 @@
 """A canonical digest of a frozen value: equal values give equal digests on any machine."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -19,28 +20,51 @@ def canonical(value: object) -> str:
     Sets and mappings are ordered by the text of their keys; strings are quoted, so that no hostile name can imitate
     the text of another value. Raises TypeError for any other type.
     """
-    if value is None or isinstance(value, bool):
-        return repr(value)
-    if isinstance(value, float):
-        # equal numbers have equal texts: 3.0 is 3, and subclasses such as numpy's print like plain floats
-        return repr(int(value)) if value.is_integer() else float.__repr__(value)
-    if isinstance(value, int) and not isinstance(value, Enum):
-        return int.__repr__(value)
+    known = _PLAIN.get(type(value))
+    return _other(value) if known is None else known(value)
+
+
+def _other(value: object) -> str:
+    """Whatever is not of exactly one of the plain types: enums, dataclasses, mappings, and subclasses of plain types."""
     if isinstance(value, Enum):
         return canonical(value.value)
-    if isinstance(value, str):
-        return repr(value)
-    if isinstance(value, tuple | list):
-        return "[" + ",".join(canonical(item) for item in value) + "]"
-    if isinstance(value, frozenset | set):
-        return "{" + ",".join(sorted(canonical(item) for item in value)) + "}"
-    if isinstance(value, Mapping):
-        return "map{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
     if is_dataclass(value) and not isinstance(value, type):
         told = ((name, later, getattr(value, name)) for name, later in _compared(type(value)))
-        inner = ",".join(f"{name}={canonical(v)}" for name, later, v in told if not (v is None and later))
+        inner = ",".join([f"{name}={canonical(v)}" for name, later, v in told if not (v is None and later)])
         return f"{type(value).__name__}({inner})"
+    if isinstance(value, Mapping):
+        return "map{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
+    for kind, text in _PLAIN.items():
+        if isinstance(value, kind):
+            return text(value)
     raise TypeError(f"cannot digest a value of type {type(value).__name__}")
+
+
+def _number(value: float) -> str:
+    # equal numbers have equal texts: 3.0 is 3, and subclasses such as numpy's print like plain floats
+    return repr(int(value)) if value.is_integer() else float.__repr__(value)
+
+
+def _listed(values: Sequence[object]) -> str:
+    return "[" + ",".join([canonical(item) for item in values]) + "]"
+
+
+def _unordered(values: AbstractSet[object]) -> str:
+    return "{" + ",".join(sorted([canonical(item) for item in values])) + "}"
+
+
+# bool before int, of which it is a subclass
+_PLAIN: dict[type[Any], Callable[[Any], str]] = {
+    type(None): repr,
+    bool: repr,
+    float: _number,
+    int: int.__repr__,
+    str: repr,
+    tuple: _listed,
+    list: _listed,
+    frozenset: _unordered,
+    set: _unordered,
+}
 
 
 @cache
