@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -145,7 +146,11 @@ class LabHost:
         wait_until(ready.exists, START_SECONDS, f"host {self.name} does not come up", log)
 
     def start_libvirtd(self) -> None:
-        """Start libvirtd if it is not running; guests that run already are taken over.
+        """Start libvirtd if it is not running, and wait until it answers; guests that run already are taken over.
+
+        It starts on one CPU, the same for every host, and may use all of them afterwards: libvirt takes the CPUID leaves
+        of the CPU on which it starts, the topology's among them, for the host's own, and drops what `learn_emulator`
+        gave it if they differ (seen: a first `getCapabilities` of 8 s on every other host).
 
         Raises:
             LabError: it does not start, with the end of its log.
@@ -154,13 +159,24 @@ class LabHost:
             return
         # no system bus: a machined of this machine would put the guests in a cgroup of its own
         environment = ("env", "DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nonexistent", "LC_ALL=C")
+        cpus = os.sched_getaffinity(0)
+        one_cpu = ("taskset", "--cpu-list", str(min(cpus)))
         daemon = ("libvirtd", "--daemon", "--listen", "--pid-file", "/run/libvirt/libvirtd.pid")
         try:
-            run(*self.command_on(*environment, *daemon), timeout=START_SECONDS)
+            run(*self.command_on(*environment, *one_cpu, *daemon), timeout=START_SECONDS)
+            with self.connected():
+                self._spread_libvirtd(cpus)
         except LabError as error:
             log = self.directory / "log" / "libvirtd.log"
             tail = log.read_text(errors="replace").strip().splitlines()[-5:] if log.exists() else []
             raise LabError("\n".join([f"libvirtd of {self.name} does not start: {error}", *tail])) from error
+
+    def _spread_libvirtd(self, cpus: set[int]) -> None:
+        """Let every thread of libvirtd run on these CPUs; threads and processes to come do as those that make them."""
+        pid = self.libvirtd_pid()
+        for thread in Path(f"/proc/{pid}/task").iterdir() if pid else ():
+            with suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(int(thread.name), cpus)
 
     def learn_emulator(self, cache_dir: Path, others: tuple[LabHost, ...]) -> None:
         """Give this host and others what libvirt knows about QEMU, so that each need not find out itself.

@@ -157,7 +157,11 @@ def test_a_guest_is_moved_before_its_host_is_hot(
     recorded = rig.load_of("h1")[-int(RECORDED_PERIODS * PERIOD / STEP) :]
     busy = recorded > headroom
     assert 4 <= busy.sum() <= 16, f"its host was hot in the busy half of the recorded periods: {recorded}"
-    assert not busy[-1], "and is not now"
+    # a guest on a busy machine may be late: the last step has to be a calm one all through
+    until = begun + RECORDED_PERIODS * PERIOD + CALM - 2 * STEP
+    while (last := rig.load_of("h1")[-1]) > headroom / 2 and time.time() < until:
+        time.sleep(0.5)
+    assert last <= headroom / 2, f"and is not now: {last:.2f} cores"
     assert rig.ledger.migrations() == ()
 
     naive_hot: list[set[str]] = []
