@@ -29,6 +29,7 @@ from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.wording import listed, percent, shown, span
 
 POLICY = "balance"
+PRICED_AT_ONCE = 16  # units whose costs are asked for in one call: a call costs more than the candidates in it
 
 
 def balance(inputs: PlanInputs) -> Plan:
@@ -79,11 +80,14 @@ def _units(search: Search, moved: set[int], room: int) -> list[tuple[float, int,
         if not (search.objective.counted[host] and state.above_headroom(host)):
             continue
         here = state.settled_on(host)
+        alone = dict(zip(here, search.reliefs(host, here), strict=True))
         for vms in sorted({state.groups.unit(v, here) for v in here}):
-            if len(vms) > room or moved.intersection(vms) or unready(state, vms) is not None:
+            if len(vms) > room or moved.intersection(vms) or (len(vms) == 1 and alone[vms[0]] <= NOTHING):
+                continue
+            if unready(state, vms) is not None:
                 continue
             unit = Unit.of(state, vms)
-            relief = search.relief_at_source(unit)
+            relief = float(alone[vms[0]]) if len(vms) == 1 else search.relief_at_source(unit)
             if relief > NOTHING:
                 found.append((relief, max(state.vms[v].policy.priority for v in vms), unit))
     return sorted(found, key=lambda row: (-row[0], row[1], row[2].vms))
@@ -94,9 +98,12 @@ def _best(search: Search, moved: set[int], room: int) -> tuple[Candidate | None,
     weight = search.state.settings.weight_unmet
     best: Candidate | None = None
     seen: list[Candidate] = []
-    for relief, _, unit in _units(search, moved, room):
+    units = _units(search, moved, room)
+    for i, (relief, _, unit) in enumerate(units):
         if search.exhausted or (best is not None and weight * relief + max(0.0, best.imbalance_gain) <= best.gain):
             break
+        if i % PRICED_AT_ONCE == 0:
+            search.prefetch([row[2] for row in units[i : i + PRICED_AT_ONCE]])
         found = search.evaluate(unit, partial(worth_it, search), relief)
         seen += found
         if found and (best is None or found[0].gain > best.gain + NOTHING):

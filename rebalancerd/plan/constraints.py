@@ -60,9 +60,3 @@ def check_unit(
         if (refusal := first(rules, Ask(state, vm, destination, unit))) is not None:
             return refusal
     return None
-
-
-def cost_of_unit(state: PlacementState, unit: tuple[int, ...], destination: int) -> Refusal | None:
-    """The first veto by predicted cost."""
-    vetoes = (first(COST, Ask(state, vm, destination, unit)) for vm in unit)
-    return next((refusal for refusal in vetoes if refusal is not None), None)

@@ -89,3 +89,7 @@ class CostBook:
     def cost(self, vm: int, host: int) -> MigrationCost:
         """Cost of one pair."""
         return self.priced(vm, host).cost
+
+    def admissible(self, vm: int, host: int) -> bool:
+        """Whether no veto stands against one pair."""
+        return admissible(self.cost(vm, host), self._inputs.snapshot.vms[vm], self._inputs.settings)

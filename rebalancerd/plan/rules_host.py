@@ -52,10 +52,15 @@ def target_load_known(ask: Ask) -> Refusal | None:
     return None
 
 
-def blocked(ask: Ask) -> Refusal | None:
-    """Hosts in quarantine, and pairs that libvirt refused lately, keep the reason they were given."""
-    inputs = ask.state.inputs
-    given = inputs.blocked_hosts.get(ask.target.name) or inputs.blocked_pairs.get((ask.guest.uuid, ask.target.name))
+def host_blocked(ask: Ask) -> Refusal | None:
+    """A host in quarantine keeps the reason it was given."""
+    given = ask.state.inputs.blocked_hosts.get(ask.target.name)
+    return ask.refuse(given.code, given.detail) if given else None
+
+
+def pair_blocked(ask: Ask) -> Refusal | None:
+    """So does a pair that libvirt refused lately."""
+    given = ask.state.inputs.blocked_pairs.get((ask.guest.uuid, ask.target.name))
     return ask.refuse(given.code, given.detail) if given else None
 
 
@@ -88,4 +93,14 @@ def avoided(ask: Ask) -> Refusal | None:
     return None
 
 
-RULES = (same_host, target_mode, target_usable, target_load_known, blocked, migration_path, pinned, avoided)
+RULES = (
+    same_host,
+    target_mode,
+    target_usable,
+    target_load_known,
+    host_blocked,
+    pair_blocked,
+    migration_path,
+    pinned,
+    avoided,
+)

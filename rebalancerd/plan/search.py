@@ -1,12 +1,14 @@
 """Candidates: which destination is best for a unit of VMs, evaluated in vectors and counted against the work budget."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rebalancerd.cluster.refusal import Refusal
-from rebalancerd.plan.constraints import PLACEMENT, check_unit, cost_of_unit
+from rebalancerd.plan.admission import Admission
+from rebalancerd.plan.constraints import PLACEMENT, check_unit
 from rebalancerd.plan.demand import Floats, Indices
 from rebalancerd.plan.objective import Objective, cost_core_seconds
 from rebalancerd.plan.state import PlacementState
@@ -69,7 +71,7 @@ class Search:
         self.objective = Objective(state)
         self.evaluated = 0
         self.explained = 0
-        self.receivers = np.flatnonzero(self.objective.counted)
+        self.admission = Admission(state)
         self._peak_cpu = state.demand.peak(state.held_cpu, state.settings.quantile)
         self._peak_memory = state.demand.peak(state.held_memory, state.settings.quantile)
 
@@ -87,13 +89,29 @@ class Search:
         memory = self.state.settled_memory[hosts] - np.array([unit.sources[int(h)][1] for h in hosts])
         return float((self.objective.unmet[hosts] - self.objective.unmet_rows(cpu, memory, hosts)).sum())
 
-    def with_room(self, unit: Unit) -> tuple[Indices, Floats]:
-        """Receivers not ruled out by a bound on their peaks, best imbalance gain first, and those gains.
+    def reliefs(self, host: int, vms: Sequence[int]) -> Floats:
+        """`relief_at_source` of VMs of one host, each leaving alone: shape (N,)."""
+        state, rows = self.state, list(vms)
+        if not rows or not self.objective.counted[host]:
+            return np.zeros(len(rows))
+        cpu = state.settled_cpu[host] - state.demand.cpu[rows]
+        memory = state.settled_memory[host] - state.demand.memory[rows]
+        there = np.full(len(rows), host, dtype=np.intp)
+        found: Floats = self.objective.unmet[host] - self.objective.unmet_rows(cpu, memory, there)
+        return found
 
-        The bound: the peak of a sum is at least the peak of one part plus the least value of the other.
+    def with_room(self, unit: Unit) -> tuple[Indices, Floats]:
+        """Receivers that nothing unchanging and no group closes and no bound on their peaks rules out, with gains.
+
+        Best imbalance gain first. The bound: the peak of a sum is at least the peak of one part plus the least value of
+        the other.
         """
-        state, hosts, objective = self.state, self.receivers, self.objective
-        hosts = hosts[~np.isin(hosts, list(unit.sources))]
+        state, objective = self.state, self.objective
+        open_to = self.admission.of_unit(unit.vms) & objective.counted
+        open_to[list(unit.sources)] = False
+        open_to[list(state.shunned)] = False
+        self._close_groups(unit, open_to)
+        hosts = np.flatnonzero(open_to)
         slack = 1 + TOLERANCE
         fits = state.hard_memory[hosts] + unit.hard_memory <= state.capacity_memory[hosts] * slack
         fits &= self._peak_cpu[hosts] + unit.cpu.min() <= objective.limit_cpu[hosts] * slack
@@ -103,6 +121,30 @@ class Search:
         order = np.lexsort((hosts, -np.round(gains, 6)))
         return hosts[order], gains[order]
 
+    def _close_groups(self, unit: Unit, open_to: NDArray[np.bool_]) -> None:
+        """Close the hosts where anti-affinity has another member, and all but the one where affinity wants the unit."""
+        state = self.state
+        for vm in unit.vms:
+            for _, members in state.groups.apart(vm):
+                for member in members:
+                    if member in unit.vms:
+                        open_to[:] = False
+                    open_to[list(state.presence[member])] = False
+            for other in state.groups.bound(vm):
+                if other not in unit.vms:
+                    there = int(state.place[other])
+                    kept = there >= 0 and bool(open_to[there])
+                    open_to[:] = False
+                    open_to[there] = kept
+
+    def prefetch(self, units: Sequence[Unit]) -> None:
+        """Ask for the costs that evaluating those units will need, in one call: the first chunk of each."""
+        pairs: list[tuple[int, int]] = []
+        for unit in units:
+            hosts = self._fitting(unit, self.with_room(unit)[0][:CHUNK])
+            pairs += [(v, int(h)) for h in hosts for v in unit.vms]
+        self.state.costs.fetch(pairs)
+
     def evaluate(self, unit: Unit, accept: Accept, relief: float) -> list[Candidate]:
         """Admissible candidates of one unit, best first; only the first chunk of destinations that has any."""
         hosts, gains = self.with_room(unit)
@@ -111,17 +153,33 @@ class Search:
                 break
             chunk = hosts[start : start + CHUNK]
             self.evaluated += len(chunk)
-            found = [c for c in self.scored(unit, chunk, gains[start : start + CHUNK], relief) if accept(c) is None]
+            kept = np.isin(chunk, self._fitting(unit, chunk), assume_unique=True)
+            scored = self.scored(unit, chunk[kept], gains[start : start + CHUNK][kept], relief)
+            found = [c for c in scored if accept(c) is None]
             if found:
                 return sorted(found, key=lambda c: (-c.gain, c.destination))
         return []
 
+    def _fitting(self, unit: Unit, hosts: Indices) -> Indices:
+        """Those of the hosts that the unit leaves below capacity and headroom, in every path that counts."""
+        state, objective = self.state, self.objective
+        slack, quantile = 1 + TOLERANCE, state.settings.quantile
+        cpu = state.demand.peak(state.held_cpu[hosts] + unit.cpu, quantile)
+        fits = cpu <= np.minimum(objective.limit_cpu, state.capacity_cpu)[hosts] * slack
+        hosts = hosts[fits]
+        memory = state.demand.peak(state.held_memory[hosts] + unit.memory, quantile)
+        kept: Indices = hosts[memory <= objective.limit_memory[hosts] * slack]
+        return kept
+
     def scored(self, unit: Unit, hosts: Indices, gains: Floats, relief: float) -> list[Candidate]:
-        """The candidates among those destinations that no constraint refuses, scored."""
+        """The candidates among those destinations that no constraint refuses, scored.
+
+        What the masks let through is asked of every constraint once more: they have the last word.
+        """
         state = self.state
         open_to = [i for i, h in enumerate(hosts) if check_unit(state, unit.vms, int(h), PLACEMENT) is None]
         state.costs.fetch((v, int(hosts[i])) for i in open_to for v in unit.vms)
-        open_to = [i for i in open_to if cost_of_unit(state, unit.vms, int(hosts[i])) is None]
+        open_to = [i for i in open_to if all(state.costs.admissible(v, int(hosts[i])) for v in unit.vms)]
         if not open_to:
             return []
         targets = hosts[open_to]

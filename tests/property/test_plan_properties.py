@@ -7,9 +7,15 @@ from hypothesis import strategies as st
 
 from rebalancerd.cluster.cost import Candidate
 from rebalancerd.cluster.refusal import Code
+from rebalancerd.plan.admission import Admission
+from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.drain import drain
+from rebalancerd.plan.constraints import first
 from rebalancerd.plan.options import options
+from rebalancerd.plan.rules_fit import RULES as FIT_RULES
+from rebalancerd.plan.rules_host import RULES as HOST_RULES
+from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.vetoes import admissible
 from rebalancerd.plan.why_not import why_not
 from tests.unit.plan.plan_checker import violations
@@ -103,3 +109,14 @@ def test_every_vm_that_stays_can_be_asked_why(seed: int, odd: float) -> None:
     moved = {s.move.vm_uuid for s in balance(inputs).steps}
     for vm in inputs.snapshot.vms[:4]:
         assert (why_not(inputs, vm.uuid) == ()) == (vm.uuid in moved)
+
+
+@given(seeds, shares)
+@settings(max_examples=60, deadline=None)
+def test_the_masks_of_destinations_are_what_the_constraints_say_one_by_one(seed: int, odd: float) -> None:
+    state = PlacementState(random_inputs(seed, odd))
+    admission = Admission(state)
+
+    for v in range(len(state.vms)):
+        asked = [first((*HOST_RULES, *FIT_RULES), Ask(state, v, h, (v,))) is None for h in range(len(state.hosts))]
+        assert admission.of(v).tolist() == asked
