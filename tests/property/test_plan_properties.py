@@ -10,8 +10,8 @@ from rebalancerd.cluster.refusal import Code
 from rebalancerd.plan.admission import Admission
 from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.balance import balance
-from rebalancerd.plan.drain import drain
 from rebalancerd.plan.constraints import first
+from rebalancerd.plan.drain import drain
 from rebalancerd.plan.options import options
 from rebalancerd.plan.rules_fit import RULES as FIT_RULES
 from rebalancerd.plan.rules_host import RULES as HOST_RULES
