@@ -54,7 +54,7 @@ class ArrayCase:
 
     def per_host(self, rows: Floats) -> Floats:
         """Sums (H,) of figures of VMs (V,)."""
-        sums: Floats = np.bincount(self.place, weights=rows, minlength=self.hosts)
+        sums: Floats = np.bincount(self.place, weights=rows, minlength=self.hosts).astype(np.float64)
         return sums
 
     def moved(self, place: Indices) -> "ArrayCase":
@@ -96,14 +96,14 @@ def _spread(rng: np.random.Generator, cpu: Floats, memory: Floats, most_cpu: Flo
         place[vm] = host
         used_cpu[host] += cpu[vm]
         used_memory[host] += memory[vm]
-    for vm in np.flatnonzero(place < 0):
+    for left in np.flatnonzero(place < 0):
         room = np.minimum(
-            (most_cpu - used_cpu - cpu[vm]) / most_cpu, (most_memory - used_memory - memory[vm]) / most_memory
+            (most_cpu - used_cpu - cpu[left]) / most_cpu, (most_memory - used_memory - memory[left]) / most_memory
         )
-        host = int(room.argmax())
-        if room[host] < 0:
-            raise ValueError(f"VM {vm} of {vms} finds no host among {hosts}")
-        place[vm] = host
-        used_cpu[host] += cpu[vm]
-        used_memory[host] += memory[vm]
+        best = int(room.argmax())
+        if room[best] < 0:
+            raise ValueError(f"VM {left} of {vms} finds no host among {hosts}")
+        place[left] = best
+        used_cpu[best] += cpu[left]
+        used_memory[best] += memory[left]
     return place
