@@ -8,7 +8,6 @@ stays with it. A host that is over a limit already is blamed only for what arriv
 from collections import Counter
 from collections.abc import Sequence
 from math import ceil
-from posixpath import normpath
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +19,8 @@ from rebalancerd.cluster.policy import HostMode, Mode
 from rebalancerd.cluster.sample import CpuFit
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
-from rebalancerd.cluster.vm import DiskKind, DomainState, Vm
+from rebalancerd.cluster.vm import DomainState, Vm
+from tests.bench.planner_checker_fit import machine_fits, network_fits, storage_fits
 
 SLACK = 1 + 1e-6
 OFF = (DomainState.SHUTOFF, DomainState.CRASHED, DomainState.ABSENT)
@@ -192,10 +192,10 @@ class _Simulation:
             "pin": not vm.policy.pin or target in vm.policy.pin,
             "avoid": target not in vm.policy.avoid,
             "vCPUs": there.facts is None or vm.facts.vcpus <= there.facts.cpus,
-            "machine": _machine_fits(vm, there),
+            "machine": machine_fits(vm, there),
             "CPU group": self.cpu_fits(vm, home, there),
-            "network": all(_network_fits(n.kind, n.source, there) for n in vm.facts.nics),
-            "storage": _storage_fits(vm, home.storage_domains & there.storage_domains),
+            "network": all(network_fits(n.kind, n.source, there) for n in vm.facts.nics),
+            "storage": storage_fits(vm, home.storage_domains & there.storage_domains),
         }
         return [name for name, good in fine.items() if not good]
 
@@ -218,36 +218,3 @@ class _Simulation:
             if np.delete(room, self.at[host.name]).min(initial=0.0) < 0:
                 found.append(f"end: {host.name} could not fail")
         return found
-
-
-def _machine_fits(vm: Vm, there: Host) -> bool:
-    facts = there.facts
-    types = None if facts is None else facts.machine_types
-    return facts is None or (facts.arch == vm.facts.arch and (types is None or vm.facts.machine in (None, *types)))
-
-
-def _network_fits(kind: str, source: str | None, there: Host) -> bool:
-    listed = None if there.facts is None else there.facts.networks
-    if kind == "network" and listed is not None:
-        return source is None or source in listed
-    return (
-        source is None
-        or kind not in ("network", "bridge", "direct")
-        or there.networks is None
-        or source in there.networks
-    )
-
-
-def _storage_fits(vm: Vm, shared: frozenset[str]) -> bool:
-    for disk in vm.facts.disks:
-        if disk.kind is DiskKind.NETWORK or (disk.source is None and disk.pool is None):
-            continue
-        if disk.kind is DiskKind.VOLUME or disk.source is None:
-            if f"pool:{disk.pool}" not in shared:
-                return False
-            continue
-        parts = normpath(disk.source).split("/")
-        roots = [normpath(d).rstrip("/").split("/") for d in shared if d.startswith("/")]
-        if disk.kind is DiskKind.OTHER or not any(parts[: len(r)] == r for r in roots):
-            return False
-    return True
