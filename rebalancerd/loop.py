@@ -33,7 +33,7 @@ from rebalancerd.predict.demand.host_chance import HostChance
 from rebalancerd.predict.host_outlook import cpu_chances
 from rebalancerd.predict.hotspot import hotspots
 from rebalancerd.predict.interface import CostModel, DemandModel
-from rebalancerd.predict.quiet import QuietHours
+from rebalancerd.predict.quiet_outlook import QuietOutlooks
 
 log = structlog.get_logger(__name__)
 
@@ -232,7 +232,7 @@ class Loop:
             blocked_hosts=seen.memory.quarantined,
             blocked_pairs={**seen.memory.tabu_pairs, **seen.memory.blocked_pairs},
             resting_vms=seen.memory.resting,
-            quiet=QuietHours(snapshot, self._observer.series),
+            quiet=QuietOutlooks(snapshot, self._observer.series, self._demand.forecaster),
         )
 
     def _make_plan(self, inputs: PlanInputs) -> Plan:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from rebalancerd.cluster.demand import sane
-from rebalancerd.cluster.quiet import QuietHour, present_dirty_rate
+from rebalancerd.cluster.quiet import NoQuietHour, QuietHour, QuietSpell, present_dirty_rate
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.cluster.vm import Vm
 from rebalancerd.plan.ask import Ask
@@ -39,34 +39,46 @@ def tried(ask: Ask) -> str:
 def deferral(ask: Ask) -> str:
     """When it is quieter, e.g. "deferred: its dirty rate is 3 MiB/s around 03:00 UTC (p75 of 12 days), 80 MiB/s now"."""
     outlook = ask.state.inputs.quiet.get(ask.guest.uuid)
-    if isinstance(outlook, QuietHour):
-        return f"deferred: {quieter(outlook, ask.guest)}"
-    why = "no dirty rate of it is on record" if outlook is None else outlook.reason
-    return f"no quiet hour is known yet: {why}"
+    if outlook is None or isinstance(outlook, NoQuietHour):
+        why = "no dirty rate of it is on record" if outlook is None else outlook.reason
+        return f"no quiet hour is known yet: {why}"
+    return f"deferred: {quieter(outlook, ask.guest)}"
 
 
-def quieter(hour: QuietHour, vm: Vm) -> str:
-    """A quiet hour and what the VM dirties now."""
+def quieter(quiet: QuietSpell | QuietHour, vm: Vm) -> str:
+    """When it is quiet and what the VM dirties now."""
     now = present_dirty_rate(vm.dirty)
     against = "" if now is None else f", {size(now)}/s now"
-    return (
-        f"its dirty rate is {size(hour.rate_bytes_per_second)}/s around {hour.hour_utc:02d}:00 UTC "
-        f"(p75 of {hour.seen_days} days){against}"
-    )
+    expected = "expected to be " if isinstance(quiet, QuietSpell) else ""
+    return f"its dirty rate is {expected}{least(quiet)}{against}"
 
 
-def known_quiet(state: PlacementState, vm: Vm) -> QuietHour | None:
-    """The quiet hour of a VM, if one is known."""
+def least(quiet: QuietSpell | QuietHour) -> str:
+    """Its rate, when, and how that is known, e.g. "3 MiB/s in 20 min (p75, ewma)"."""
+    rate = f"{size(quiet.rate_bytes_per_second)}/s"
+    if isinstance(quiet, QuietSpell):
+        return f"{rate} in {span(quiet.starts_in_seconds)} (p75, {quiet.basis})"
+    return f"{rate} around {quiet.hour_utc:02d}:00 UTC (p75 of {quiet.seen_days} days)"
+
+
+def known_quiet(state: PlacementState, vm: Vm) -> QuietSpell | QuietHour | None:
+    """The quiet spell or hour of a VM, if one is known."""
     outlook = state.inputs.quiet.get(vm.uuid)
-    return outlook if isinstance(outlook, QuietHour) else None
+    return None if isinstance(outlook, NoQuietHour) else outlook
 
 
 def awaited(state: PlacementState, refusals: Iterable[Refusal]) -> str:
-    """The VMs among those refusals that are deferred to a quiet hour, as the end of a sentence; empty if there are none."""
+    """The VMs among those refusals that are deferred until they are quiet, as the end of a sentence; empty if there are none."""
     waiting = dict.fromkeys(r.subject for r in refusals if r.code in DEFERRED and r.subject in state.vm_index)
-    hours = [
-        f"{shown(vm.name)} to about {hour.hour_utc:02d}:00 UTC"
+    times = [
+        f"{shown(vm.name)} {_until(quiet)}"
         for vm in (state.vms[state.vm_index[uuid]] for uuid in waiting)
-        if (hour := known_quiet(state, vm)) is not None
+        if (quiet := known_quiet(state, vm)) is not None
     ]
-    return f"; deferred: {listed(hours)}" if hours else ""
+    return f"; deferred: {listed(times)}" if times else ""
+
+
+def _until(quiet: QuietSpell | QuietHour) -> str:
+    if isinstance(quiet, QuietSpell):
+        return f"for about {span(quiet.starts_in_seconds)}"
+    return f"to about {quiet.hour_utc:02d}:00 UTC"

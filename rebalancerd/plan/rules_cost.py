@@ -46,9 +46,9 @@ def pause_short_enough(ask: Ask) -> Refusal | None:
 
 
 def _deferred(ask: Ask) -> str:
-    """A quiet hour, if one is known: a VM that dirties less is moved faster and stands still for less time."""
-    hour = known_quiet(ask.state, ask.guest)
-    return "" if hour is None else f"; deferred: {quieter(hour, ask.guest)}"
+    """When it is quiet, if that is known: a VM that dirties less is moved faster and stands still for less time."""
+    quiet = known_quiet(ask.state, ask.guest)
+    return "" if quiet is None else f"; deferred: {quieter(quiet, ask.guest)}"
 
 
 RULES = (converges, short_enough, pause_short_enough)

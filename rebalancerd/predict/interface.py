@@ -7,10 +7,16 @@ from rebalancerd.cluster.cost import Candidate, MigrationCost
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.predict.demand.forecast import Forecaster
 
 
 class DemandModel(Protocol):
     """Joint demand scenarios for every VM of a snapshot."""
+
+    @property
+    def forecaster(self) -> Forecaster:
+        """Who forecasts, whatever recorded rate is to be forecast."""
+        ...
 
     def scenarios(self, snapshot: Snapshot, cpu: Series, memory: Series) -> Scenarios:
         """Scenarios from the snapshot's present loads and the recorded history (cores of the VM's host, bytes)."""

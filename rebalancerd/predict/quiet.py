@@ -7,19 +7,16 @@ no figure: an hour that was not seen on ``MIN_DAYS`` days is not judged, and no 
 not told apart.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rebalancerd.cluster.quiet import NoQuietHour, QuietHour, QuietOutlook, present_dirty_rate
+from rebalancerd.cluster.quiet import NoQuietHour, QuietHour
 from rebalancerd.cluster.series import Series
-from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import MIB
 
-RESOURCE = "vm_dirty_bytes_per_second"
-FINE, HOURLY = 0, 1  # tiers of the history
 MIN_DAYS = 3
 FEW_DAYS = 7
 QUANTILE = 0.75
@@ -31,49 +28,9 @@ HOUR, DAY_HOURS = 3600.0, 24
 Floats = NDArray[np.float64]
 
 
-class QuietHours(Mapping[str, QuietOutlook]):
-    """Outlooks of a snapshot's VMs by UUID, worked out host by host when a VM is first asked for, and then kept.
-
-    ``history``: recorded dirty rates by resource and tier (0: minutes, 1: hours); asked only once a VM is looked up, for
-    few VMs need it and the hourly series of a large cluster is tens of MiB. A UUID the snapshot does not know raises
-    KeyError.
-    """
-
-    def __init__(self, snapshot: Snapshot, history: Callable[[str, int], Series]) -> None:
-        self._snapshot, self._history = snapshot, history
-        self._series: dict[int, Series] = {}
-        self._known: dict[str, QuietOutlook] = {}
-
-    def __getitem__(self, vm_uuid: str) -> QuietOutlook:
-        if vm_uuid not in self._known:
-            # one question per host: who is asked of a VM is mostly asked of its neighbours next
-            neighbours = self._snapshot.vms_on[self._snapshot.vm(vm_uuid).host]
-            now = {vm.uuid: present_dirty_rate(vm.dirty) for vm in neighbours}
-            found = quiet_hours(self._tier(HOURLY), lambda: self._tier(FINE), now, self._snapshot.taken_at)
-            self._known.update((outlook.vm_uuid, outlook) for outlook in found)
-        return self._known[vm_uuid]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._snapshot.vm_by_uuid)
-
-    def __len__(self) -> int:
-        return len(self._snapshot.vms)
-
-    def __contains__(self, vm_uuid: object) -> bool:
-        return vm_uuid in self._snapshot.vm_by_uuid
-
-    def _tier(self, tier: int) -> Series:
-        if tier not in self._series:
-            try:
-                self._series[tier] = self._history(RESOURCE, tier)
-            except (KeyError, IndexError):  # a history of other tiers
-                self._series[tier] = Series.empty(RESOURCE, HOUR, self._snapshot.taken_at)
-        return self._series[tier]
-
-
 def quiet_hours(
     hourly: Series, fine: Callable[[], Series], now: Mapping[str, float | None], at: float
-) -> tuple[QuietOutlook, ...]:
+) -> tuple[QuietHour | NoQuietHour, ...]:
     """One outlook per VM, in the order of ``now``, which gives present dirty rates (bytes per second) by UUID.
 
     ``hourly`` and ``fine``: recorded dirty rates in steps of at most an hour, bytes per second; ``fine`` is asked only
@@ -93,7 +50,9 @@ def quiet_hours(
     )
 
 
-def _outlook(vm_uuid: str, now: float | None, hour: int, rate: float, days: NDArray[np.intp]) -> QuietOutlook:
+def _outlook(
+    vm_uuid: str, now: float | None, hour: int, rate: float, days: NDArray[np.intp]
+) -> QuietHour | NoQuietHour:
     if not days.any():
         return NoQuietHour(vm_uuid=vm_uuid, reason="no dirty rate of it is on record")
     if days[hour] < MIN_DAYS:

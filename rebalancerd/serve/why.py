@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 from rebalancerd.cluster.decision import HostPressure
 from rebalancerd.cluster.names import printable
-from rebalancerd.cluster.quiet import QuietHour, QuietOutlook, present_dirty_rate
+from rebalancerd.cluster.quiet import QuietHour, QuietOutlook, QuietSpell, present_dirty_rate
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.scenarios import Hotspot
 from rebalancerd.cluster.vm import Vm
 from rebalancerd.cycle import LoopView
+from rebalancerd.plan.deferral import least
 from rebalancerd.plan.why_not import why_not, why_not_host
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.record.archive import Archive
@@ -123,15 +124,14 @@ def _vm_now(vm: Vm, quiet: QuietOutlook | None) -> list[str]:
 
 
 def _dirtying(vm: Vm, quiet: QuietOutlook | None) -> list[str]:
-    """How much memory it dirties, now and in its quiet hour if it has one; nothing where that was not measured."""
+    """How much memory it dirties, now and when it is quiet if that is known; nothing where that was not measured."""
     now = present_dirty_rate(vm.dirty)
     if now is None:
         return []
+    if isinstance(quiet, QuietSpell):
+        return [f"It dirties {size(now)}/s of its memory now; expected are {least(quiet)}."]
     if isinstance(quiet, QuietHour):
-        least = (
-            f"{size(quiet.rate_bytes_per_second)}/s around {quiet.hour_utc:02d}:00 UTC (p75 of {quiet.seen_days} days)"
-        )
-        return [f"It dirties {size(now)}/s of its memory now; it is quietest with {least}."]
+        return [f"It dirties {size(now)}/s of its memory now; it is quietest with {least(quiet)}."]
     return [f"It dirties {size(now)}/s of its memory now."]
 
 

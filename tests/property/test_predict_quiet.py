@@ -1,4 +1,4 @@
-"""Laws of quiet hours: whatever the history holds, the hour is one that was seen, and its rate is what was recorded."""
+"""Laws of quiet hours and spells: whatever the history holds, the hour was seen, and no spell is told without ground."""
 
 from math import ceil, isfinite
 
@@ -9,7 +9,9 @@ from hypothesis.extra import numpy as npst
 
 from rebalancerd.cluster.quiet import QuietHour
 from rebalancerd.cluster.series import Series
+from rebalancerd.predict.demand.naive import NAIVE
 from rebalancerd.predict.quiet import ABSURD, CLEARLY_BELOW, MIN_DAYS, QUANTILE, quiet_hours
+from rebalancerd.predict.quiet_spell import LEAST_STEPS, STEPS_AHEAD, quiet_spells
 
 rates = st.one_of(st.floats(width=32), st.sampled_from([0.0, 1e6, 1e8]), st.just(float("nan")))
 
@@ -81,3 +83,45 @@ def test_the_fine_series_only_ever_adds_caution(coarse: tuple[Series, float], ot
     ):
         if isinstance(plain, QuietHour) and isinstance(strict, QuietHour) and plain.seen_days == strict.seen_days:
             assert plain.hour_utc != strict.hour_utc or strict.rate_bytes_per_second >= plain.rate_bytes_per_second
+
+
+@st.composite
+def fine_histories(draw: st.DrawFn) -> tuple[Series, float]:
+    """Up to half a day of five-minute figures of three VMs, some odd, and an instant up to an hour from its end."""
+    rows = draw(st.integers(0, 144))
+    end = draw(st.floats(1e6, 1e9))
+    fill = draw(st.sampled_from([0.0, 1e6, 1e8, float("nan")]))
+    values = draw(npst.arrays(np.float32, (rows, 3), elements=rates, fill=st.just(fill)))
+    late = draw(st.floats(-3600.0, 3600.0))
+    return Series(resource="dirty", ids=("a", "b", "c"), values=values, step_seconds=300.0, end=end), end + late
+
+
+presents = st.one_of(st.none(), st.floats(), st.sampled_from([0.0, 1e6, 1e8]))
+
+
+@given(fine_histories(), st.lists(presents, min_size=3, max_size=3), st.sampled_from(sorted(NAIVE)))
+@settings(max_examples=120, deadline=None)
+def test_a_quiet_spell_lies_within_the_hour_is_well_below_now_and_rests_on_a_history(
+    history: tuple[Series, float], now: list[float | None], way: str
+) -> None:
+    series, at = history
+    empty = Series.empty("dirty", 3600.0, at)
+    asked = dict(zip(series.ids, now, strict=True))
+    for uuid, spell in quiet_spells(NAIVE[way], series, empty, asked, at).items():
+        column, present = series.values[:, series.ids.index(uuid)], asked[uuid]
+        assert present is not None
+        assert 0 < present <= ABSURD
+        assert 0 <= spell.rate_bytes_per_second <= CLEARLY_BELOW * present
+        assert 0 < spell.starts_in_seconds <= (STEPS_AHEAD + 1) * series.step_seconds
+        assert ((column >= 0) & (column <= ABSURD)).sum() >= LEAST_STEPS
+        assert way != "persistence"
+
+
+@given(st.integers(0, 143), st.integers(LEAST_STEPS, 144), st.sampled_from(sorted(NAIVE)))
+@settings(max_examples=60, deadline=None)
+def test_gaps_in_a_steady_history_never_read_as_quiet(first: int, gap: int, way: str) -> None:
+    values = np.full((144, 1), 1e8, dtype=np.float32)
+    values[first : first + gap] = np.nan
+    series = Series(resource="dirty", ids=("a",), values=values, step_seconds=300.0, end=3e8)
+
+    assert quiet_spells(NAIVE[way], series, Series.empty("dirty", 3600.0, 3e8), {"a": 1e8}, 3e8) == {}

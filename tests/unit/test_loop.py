@@ -19,6 +19,7 @@ from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.loop import BUGS_IN_A_ROW, Loop, LoopSettings
 from rebalancerd.plan.facts import move_facts
 from rebalancerd.predict.cost import PhysicsCost
+from rebalancerd.predict.demand.naive import NAIVE
 from rebalancerd.predict.demand.persistence import PersistenceDemand
 from rebalancerd.sim.adapters import Reach
 from rebalancerd.sim.demand import Demand
@@ -142,6 +143,7 @@ class Broken:
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.broken = inner, True
+        self.forecaster = NAIVE["persistence"]
 
     def scenarios(self, *words: Any) -> Any:
         if self.broken:

@@ -45,6 +45,7 @@ class Foretold:
     def __init__(self, script: dict[str, Steps], now: Callable[[], float]) -> None:
         self.script, self._now = script, now
         self._floor = PersistenceDemand(SETTINGS)
+        self.forecaster = self._floor.forecaster
 
     def scenarios(self, snapshot: Snapshot, cpu: Series, memory: Series) -> Scenarios:
         plain = self._floor.scenarios(snapshot, cpu, memory)

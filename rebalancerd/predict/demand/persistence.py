@@ -18,6 +18,8 @@ from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm
+from rebalancerd.predict.demand.forecast import Forecaster
+from rebalancerd.predict.demand.naive import NAIVE
 from rebalancerd.predict.settings import PredictSettings
 
 # Spread assumed at the horizon where no residual is recorded (one standard deviation): a share of the present load plus
@@ -47,6 +49,11 @@ class PersistenceDemand:
     def __init__(self, settings: PredictSettings) -> None:
         self._settings = settings
         self._steps = max(1, round(settings.horizon_seconds / settings.step_seconds))
+
+    @property
+    def forecaster(self) -> Forecaster:
+        """The naive way of that name."""
+        return NAIVE["persistence"]
 
     def scenarios(self, snapshot: Snapshot, cpu: Series, memory: Series) -> Scenarios:
         """K joint paths over H steps for every VM. ``cpu`` in cores of the VM's host, ``memory`` in bytes.

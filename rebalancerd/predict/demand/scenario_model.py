@@ -63,6 +63,11 @@ class ScenarioDemand:
         self._floor = PersistenceDemand(settings)
         self.failures = 0
 
+    @property
+    def forecaster(self) -> Forecaster:
+        """Who makes the marginals."""
+        return self._forecaster
+
     def scenarios(self, snapshot: Snapshot, cpu: Series, memory: Series) -> Scenarios:
         """K joint paths over H steps for every VM. ``cpu`` in cores of the VM's host, ``memory`` in bytes. Never fails."""
         floor = self._floor.scenarios(snapshot, cpu, memory)

@@ -8,7 +8,7 @@ import pytest
 from rebalancerd.cluster.cost import Candidate, Estimate, MigrationCost, MigrationOptions
 from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint
 from rebalancerd.cluster.policy import VmPolicy
-from rebalancerd.cluster.quiet import NoQuietHour, QuietHour
+from rebalancerd.cluster.quiet import NoQuietHour, QuietHour, QuietSpell
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import MIB
@@ -334,6 +334,20 @@ def test_the_hot_host_says_for_when_its_vms_are_deferred() -> None:
     assert "3 will_not_converge; deferred: a0 to about 03:00 UTC, a1 to about 03:00 UTC" in plan.why
     stays = drain(physics(600, quiet=NIGHT), ["h1"]).why
     assert "(3 will_not_converge); deferred: a0 to about 03:00 UTC, a1 to about 03:00 UTC" in stays
+
+
+def test_a_vm_that_is_soon_quiet_is_deferred_by_minutes() -> None:
+    """The refusal says what is expected, when and by whom; the hot host tells spells beside hours."""
+    spell = QuietSpell(vm_uuid="u-a0", starts_in_seconds=1180.0, rate_bytes_per_second=3 * MIB, basis="demand-067c")
+    soon = {**NIGHT, "u-a0": spell}
+    (refusal,) = refused(physics(600, quiet=soon))
+    (long,) = refused(hot(CostsByOptions(lambda _: cost_of(seconds=700.0)), quiet=soon))
+
+    assert refusal.detail.endswith(
+        "; deferred: its dirty rate is expected to be 3 MiB/s in 20 min (p75, demand-067c), 600 MiB/s now"
+    )
+    assert long.detail.endswith("; deferred: its dirty rate is expected to be 3 MiB/s in 20 min (p75, demand-067c)")
+    assert "; deferred: a0 for about 20 min, a1 to about 03:00 UTC" in balance(physics(600, quiet=soon)).why
 
 
 def test_a_deferred_vm_moves_by_itself_once_it_is_quiet() -> None:

@@ -5,14 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint
-from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.quiet import NoQuietHour, QuietHour, QuietOutlook
 from rebalancerd.cluster.series import Series
-from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import MIB
-from rebalancerd.cluster.vm import DomainState, Vm, VmFacts
-from rebalancerd.predict.quiet import FEW_DAYS, MIN_DAYS, QuietHours, quiet_hours
+from rebalancerd.predict.quiet import FEW_DAYS, MIN_DAYS, quiet_hours
 
 DAY = 86_400.0
 NOON = 100 * DAY + 12 * 3600.0
@@ -173,47 +169,3 @@ def test_vms_are_judged_each_by_its_own_column() -> None:
 
     assert [f.vm_uuid for f in found] == ["v1", "stranger", "v0"]
     assert [f.hour_utc if isinstance(f, QuietHour) else None for f in found] == [14, None, 3]
-
-
-def snapshot(*uuids: str) -> Snapshot:
-    """VMs that dirty 80 MiB/s now."""
-    point = DirtyPoint(period_seconds=1.0, unique_bytes=BUSY, standard_error_bytes=0.0, readings=3)
-    vms = tuple(
-        Vm(
-            facts=VmFacts(uuid=uuid, name=uuid, vcpus=1, memory_bytes=2**30),
-            host="a",
-            state=DomainState.RUNNING,
-            dirty=DirtyCurve(points=(point,), age_seconds=1.0),
-        )
-        for uuid in uuids
-    )
-    return Snapshot(taken_at=NOON, hosts=(Host(name="a", facts=None),), vms=vms)
-
-
-def test_outlooks_are_worked_out_when_asked_for_and_history_is_read_once() -> None:
-    """A cycle in which nothing is refused for its cost reads no history; the minutes are not read where days are many."""
-    asked: list[tuple[str, int]] = []
-    answers = {1: hourly(days(9, h03=QUIET), days(9, h14=5 * MIB))}
-
-    def history(resource: str, tier: int) -> Series:
-        asked.append((resource, tier))
-        return answers[tier]
-
-    quiet = QuietHours(snapshot("v0", "v1"), history)
-    assert (len(quiet), list(quiet), "v0" in quiet, "x" in quiet) == (2, ["v0", "v1"], True, False)
-    assert asked == []
-
-    found = [quiet["v0"], quiet["v1"], quiet["v0"]]
-
-    assert [f.hour_utc for f in found if isinstance(f, QuietHour)] == [3, 14, 3]
-    assert asked == [("vm_dirty_bytes_per_second", 1)]
-    assert quiet.get("x") is None
-    with pytest.raises(KeyError):
-        quiet["x"]
-
-
-def test_a_history_without_such_tiers_knows_no_quiet_hour() -> None:
-    def history(resource: str, tier: int) -> Series:
-        raise IndexError(tier)
-
-    assert isinstance(QuietHours(snapshot("v0"), history)["v0"], NoQuietHour)

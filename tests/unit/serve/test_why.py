@@ -14,7 +14,7 @@ from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint
 from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode, VmPolicy
-from rebalancerd.cluster.quiet import NoQuietHour, QuietHour
+from rebalancerd.cluster.quiet import NoQuietHour, QuietHour, QuietSpell
 from rebalancerd.cluster.refusal import Code, about_cluster, about_host, about_vm
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import MIB
@@ -278,6 +278,17 @@ def test_a_vm_deferred_to_its_quiet_hour_is_told_the_hour_and_what_stands_agains
     (line,) = [line for line in lines if "will_not_converge to h2: a0: may not converge" in line]
     assert line.endswith("deferred: its dirty rate is 3 MiB/s around 03:00 UTC (p75 of 12 days), 600 MiB/s now")
     assert not any("It dirties" in line for line in told(opened(inputs), "vm", "a1")), "nobody measured that one"
+
+
+def test_a_vm_that_is_soon_quiet_is_told_what_is_expected_of_it(opened: Opened) -> None:
+    inputs = hot_cluster()
+    vms = tuple(replace(v, dirty=dirtying(600)) for v in inputs.snapshot.vms)
+    spell = QuietSpell(vm_uuid="u-a0", starts_in_seconds=1200.0, rate_bytes_per_second=3 * MIB, basis="ewma")
+    inputs = replace(inputs, snapshot=replace(inputs.snapshot, vms=vms), quiet={"u-a0": spell})
+
+    assert "It dirties 600 MiB/s of its memory now; expected are 3 MiB/s in 20 min (p75, ewma)." in told(
+        opened(inputs), "vm", "a0"
+    )
 
 
 def test_a_proposal_with_other_than_the_usual_options_tells_them_and_why(opened: Opened) -> None:
