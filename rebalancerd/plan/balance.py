@@ -23,13 +23,12 @@ from rebalancerd.plan.explain import (
 )
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.propose import Chosen, nothing, propose
-from rebalancerd.plan.relief import NOTHING, unready, worth_it
-from rebalancerd.plan.search import Candidate, Search, Unit
+from rebalancerd.plan.rounds import Rounds
+from rebalancerd.plan.search import Candidate, Search
 from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.wording import listed, percent, shown, span
 
 POLICY = "balance"
-PRICED_AT_ONCE = 16  # units whose costs are asked for in one call: a call costs more than the candidates in it
 
 
 def balance(inputs: PlanInputs) -> Plan:
@@ -61,54 +60,10 @@ def unfit_to_plan(inputs: PlanInputs) -> Refusal | None:
 
 def _rounds(search: Search) -> list[Chosen]:
     chosen: list[Chosen] = []
-    moved: set[int] = set()
-    while not search.exhausted:
-        best, others = _best(search, moved, search.state.settings.max_moves - len(moved))
-        if best is None:
-            break
-        taken = Chosen(best, _why_move(search, best), alternatives(search, best, others))
+    for best, others in Rounds(search):
+        chosen.append(Chosen(best, _why_move(search, best), alternatives(search, best, others)))
         search.apply(best)
-        moved.update(best.unit.vms)
-        chosen.append(taken)
     return chosen
-
-
-def _units(search: Search, moved: set[int], room: int) -> list[tuple[float, int, Unit]]:
-    """(relief, priority, unit) of whatever may leave hosts that are still hot, most useful first."""
-    state, found = search.state, []
-    for host in sorted(state.hot):
-        if not (search.objective.counted[host] and state.above_headroom(host)):
-            continue
-        here = state.settled_on(host)
-        alone = dict(zip(here, search.reliefs(host, here), strict=True))
-        for vms in sorted({state.groups.unit(v, here) for v in here}):
-            if len(vms) > room or moved.intersection(vms) or (len(vms) == 1 and alone[vms[0]] <= NOTHING):
-                continue
-            if unready(state, vms) is not None:
-                continue
-            unit = Unit.of(state, vms)
-            relief = float(alone[vms[0]]) if len(vms) == 1 else search.relief_at_source(unit)
-            if relief > NOTHING:
-                found.append((relief, max(state.vms[v].policy.priority for v in vms), unit))
-    return sorted(found, key=lambda row: (-row[0], row[1], row[2].vms))
-
-
-def _best(search: Search, moved: set[int], room: int) -> tuple[Candidate | None, list[Candidate]]:
-    """The best admissible candidate of this round, and the others that were admissible."""
-    weight = search.state.settings.weight_unmet
-    best: Candidate | None = None
-    seen: list[Candidate] = []
-    units = _units(search, moved, room)
-    for i, (relief, _, unit) in enumerate(units):
-        if search.exhausted or (best is not None and weight * relief + max(0.0, best.imbalance_gain) <= best.gain):
-            break
-        if i % PRICED_AT_ONCE == 0:
-            search.prefetch([row[2] for row in units[i : i + PRICED_AT_ONCE]])
-        found = search.evaluate(unit, partial(worth_it, search), relief)
-        seen += found
-        if found and (best is None or found[0].gain > best.gain + NOTHING):
-            best = found[0]
-    return best, [c for c in seen if c is not best]
 
 
 def _left_hot(before: PlacementState, search: Search, host: int, *, bounded: bool) -> tuple[Refusal, ...]:

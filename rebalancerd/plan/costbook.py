@@ -58,6 +58,10 @@ class CostBook:
                 vetoed.append(pair)
         self._try_others(vetoed)
 
+    def covers(self, pairs: Sequence[Pair], share: float) -> bool:
+        """Whether at least that share of the pairs is known."""
+        return sum(pair in self._known for pair in pairs) >= share * len(pairs)
+
     def _try_others(self, pairs: Sequence[Pair]) -> None:
         """Give each pair the first of the other options that passes; what none helps keeps the usual ones."""
         vms, settings = self._inputs.snapshot.vms, self._inputs.settings

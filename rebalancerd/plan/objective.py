@@ -90,6 +90,7 @@ class Objective:
         self.imbalance_core_seconds = settings.weight_imbalance * self.horizon_seconds * mean_capacity
         self.unmet = self.unmet_rows(state.settled_cpu, state.settled_memory, np.arange(len(state.hosts)))
         self.unmet[~self.counted] = 0.0
+        self._means = [load.mean(axis=1) for load in (state.settled_cpu, state.settled_memory)]
         self._spread()
 
     def unmet_rows(self, cpu: Floats, memory: Floats, hosts: Indices) -> Floats:
@@ -100,11 +101,8 @@ class Objective:
 
     def _spread(self) -> None:
         self.spreads = tuple(
-            self._spread_of(load.mean(axis=1), capacity)
-            for load, capacity in (
-                (self.state.settled_cpu, self.capacity_cpu),
-                (self.state.settled_memory, self.capacity_memory),
-            )
+            self._spread_of(means, capacity)
+            for means, capacity in zip(self._means, (self.capacity_cpu, self.capacity_memory), strict=True)
         )
 
     def _spread_of(self, mean_load: Floats, capacity: Floats) -> Spread:
@@ -118,6 +116,8 @@ class Objective:
         rows = np.array(sorted(hosts), dtype=np.intp)
         self.unmet[rows] = self.unmet_rows(self.state.settled_cpu[rows], self.state.settled_memory[rows], rows)
         self.unmet[~self.counted] = 0.0
+        for means, load in zip(self._means, (self.state.settled_cpu, self.state.settled_memory), strict=True):
+            means[rows] = load[rows].mean(axis=1)
         self._spread()
 
     def imbalance(self) -> float:

@@ -14,6 +14,8 @@ from rebalancerd.plan.objective import Objective, cost_core_seconds
 from rebalancerd.plan.state import PlacementState
 
 CHUNK = 16
+PRICED = 4 * CHUNK  # destinations of a unit whose costs are asked for at once
+KNOWN_SHARE = 0.75  # of those: what is missing beyond is asked for when it is needed
 TOLERANCE = 1e-9
 
 
@@ -138,12 +140,10 @@ class Search:
                     open_to[there] = kept
 
     def prefetch(self, units: Sequence[Unit]) -> None:
-        """Ask for the costs that evaluating those units will need, in one call: the first chunk of each."""
-        pairs: list[tuple[int, int]] = []
-        for unit in units:
-            hosts = self._fitting(unit, self.with_room(unit)[0][:CHUNK])
-            pairs += [(v, int(h)) for h in hosts for v in unit.vms]
-        self.state.costs.fetch(pairs)
+        """Ask for the costs that evaluating those units will need, in one call: the first few chunks of each."""
+        pairs = [(v, int(h)) for unit in units for h in self.with_room(unit)[0][:PRICED] for v in unit.vms]
+        if not self.state.costs.covers(pairs, KNOWN_SHARE):
+            self.state.costs.fetch(pairs)
 
     def evaluate(self, unit: Unit, accept: Accept, relief: float) -> list[Candidate]:
         """Admissible candidates of one unit, best first; only the first chunk of destinations that has any."""

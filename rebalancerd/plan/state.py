@@ -63,10 +63,24 @@ class PlacementState:
         self.capacity_memory = np.array([_number(h.capacity_memory_bytes) for h in self.hosts])
         self.place = np.array([self.host_index[vm.host] for vm in self.vms], dtype=np.intp)
         self.presence: list[tuple[int, ...]] = [(int(h),) for h in self.place]
-        self._sum_up()
-        self._count_in_flight()
+        self._origin: PlacementState = like._origin if like else self
+        if like:
+            self._start_like(self._origin)
+        else:
+            self._sum_up()
+            self._count_in_flight()
+            self._first = tuple(m.copy() for m in (*self._matrices(), self.hard_memory))
+            self._first_place, self._first_presence = self.place.copy(), list(self.presence)
         felt = {h.host for h in triggers(inputs) if h.contention is not None}
         self.shunned = frozenset(h for h in self.hot if self.hosts[h].name in felt or not self.above_headroom(h))
+
+    def _start_like(self, origin: "PlacementState") -> None:
+        """Begin with the sums that the snapshot's placement gave."""
+        self.held_cpu, self.held_memory, self.settled_cpu, self.settled_memory, self.hard_memory = (
+            m.copy() for m in origin._first
+        )
+        self.overhead_cpu, self.overhead_memory = origin.overhead_cpu, origin.overhead_memory
+        self.place, self.presence = origin._first_place.copy(), list(origin._first_presence)
 
     def _sum_up(self) -> None:
         """Host sums of the present placement, the host's own overhead in every column."""
