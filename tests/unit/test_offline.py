@@ -127,7 +127,9 @@ def test_looking_records_nothing(make_bench: Callable[..., Bench]) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore[Any]:
-    return ModelStore(tmp_path / "own", tmp_path / "shipped", kind=COST)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "shipped").mkdir()
+    return ModelStore(tmp_path / "own", tmp_path / "shipped", kind=models.KIND)
 
 
 def costs_of(kept: KeptInputs, store: ModelStore[Any]) -> tuple[object, str]:
