@@ -9,7 +9,8 @@ where a call to a host hangs.
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from rebalancerd.observe.history import VM_CPU, History
 from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
+from rebalancerd.offline import keep
 from rebalancerd.ports import HypervisorWrite, LedgerUnavailableError
 from rebalancerd.predict.cost_kind import COST
 from rebalancerd.predict.demand.keeper import DemandKeeper
@@ -47,6 +49,7 @@ from rebalancerd.predict.keeper import ModelKeeper
 from rebalancerd.predict.store import ModelStore
 from rebalancerd.record.file_lease import FileLease
 from rebalancerd.record.labelled import labelled_migrations
+from rebalancerd.record.snapshotfile import KeptInputs
 from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.serve.sd_notify import Notifier
 from rebalancerd.shadow import Shadow
@@ -404,15 +407,29 @@ def standalone_plan(cfg: Config, seconds: float, directory: Path) -> Plan:
 
     Raises ValueError where the data forbid planning, with the reason.
     """
+    with _standing_alone(cfg, seconds, directory) as (loop, _):
+        return loop.propose()
+
+
+def standalone_inputs(cfg: Config, seconds: float, directory: Path) -> KeptInputs:
+    """What ``standalone_plan`` would plan from. Raises as it does."""
+    with _standing_alone(cfg, seconds, directory) as (loop, models):
+        return keep(loop.look(), cfg.predict_settings(), models.state().basis)
+
+
+@contextmanager
+def _standing_alone(cfg: Config, seconds: float, directory: Path) -> Iterator[tuple[Loop, ModelKeeper]]:
+    """A loop that has looked at the hosts for ``seconds`` and can start nothing, and its cost model."""
     clock = SystemClock()
     ports = Ports(LibvirtRead(cfg.host_settings(), cfg.observe_settings(), clock), None, None)
     observer = build_observer(cfg, ports, clock, directory / "history")
     settings = loop_settings(cfg)
+    models = build_models(cfg, clock)
     ledger = SqlLedger(f"sqlite:///{directory / 'ledger.sqlite'}", clock)
     loop = Loop(
         observer=observer,
         demand=demand_model(cfg, build_demand(cfg, clock), observer),
-        costs=build_models(cfg, clock).costs,
+        costs=models.costs,
         ledger=ledger,
         clock=clock,
         settings=replace(settings, mode=Mode.RECOMMEND),
@@ -423,7 +440,7 @@ def standalone_plan(cfg: Config, seconds: float, directory: Path) -> Plan:
             clock.sleep(seconds / (samples - 1))
         observer.sample()
     try:
-        return loop.propose()
+        yield loop, models
     finally:
         ledger.close()
         ports.read.close()
@@ -438,5 +455,6 @@ __all__ = [
     "build_observer",
     "build_ports",
     "loop_settings",
+    "standalone_inputs",
     "standalone_plan",
 ]

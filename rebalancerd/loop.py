@@ -23,8 +23,7 @@ from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.hold import advance
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.guard.settings import GuardSettings
-from rebalancerd.plan.balance import balance
-from rebalancerd.plan.drain import drain
+from rebalancerd.plan.decide import decide
 from rebalancerd.plan.facts import differing
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
@@ -147,17 +146,25 @@ class Loop:
         Raises ValueError with the refusal where the data forbid planning, LedgerUnavailableError.
         """
         with self._turn:
-            return self._propose()
+            plan = decide(self._look())
+            self._ledger.record_plan(plan)
+            return plan
 
-    def _propose(self) -> Plan:
+    def look(self) -> PlanInputs:
+        """All that planning would look at now, read whole so that it can be kept. Nothing is started or recorded.
+
+        Raises as ``propose`` does.
+        """
+        with self._turn:
+            inputs = self._look()
+            return replace(inputs, quiet=dict(inputs.quiet))
+
+    def _look(self) -> PlanInputs:
         seen = self._observe(self._clock.wall())
         stop = may_plan(seen.context)
         if stop is not None and stop.code in DATA_CODES:
             raise ValueError(str(stop))
-        inputs = self._predict(seen)
-        plan = self._make_plan(inputs)
-        self._ledger.record_plan(plan)
-        return plan
+        return self._predict(seen)
 
     # observe → predict → plan → guard → act, and the record
 
@@ -235,19 +242,6 @@ class Loop:
             quiet=QuietOutlooks(snapshot, self._observer.series, self._demand.forecaster),
         )
 
-    def _make_plan(self, inputs: PlanInputs) -> Plan:
-        """Drain what is to be drained, else balance."""
-        occupied = frozenset(name for name in inputs.drained if inputs.snapshot.vms_on[name])
-        if occupied:
-            refused = {p: r for p, r in inputs.blocked_pairs.items() if r.code is not Code.REVERSE_MOVE}
-            plan = drain(replace(inputs, blocked_pairs=refused), occupied)
-            if plan.steps:
-                return plan
-            stays = plan.refusals
-            plan = balance(inputs)
-            return replace(plan, refusals=(*stays, *plan.refusals))
-        return balance(inputs)
-
     def _choose_plan(self, seen: _Seen, inputs: PlanInputs) -> Plan:
         """The approved or applied plan that is under way, else a new one; a new one with the same moves is the old one.
 
@@ -264,7 +258,7 @@ class Loop:
         drain_waits = old is not None and old.policy != DRAIN and any(inputs.snapshot.vms_on[h] for h in inputs.drained)
         if old is not None and self.settings.mode is Mode.GUARDED and not drain_waits:
             return old
-        new = self._make_plan(inputs)
+        new = decide(inputs)
         if old is not None and self.settings.mode is Mode.GUARDED and new.policy != DRAIN:
             return old  # nothing can be drained now
         if old is not None and _moves(old) == _moves(new):

@@ -23,6 +23,7 @@ from rebalancerd.cli import (
     pause,
     plan,
     run,
+    snapshot,
     status,
     train,
     version,
@@ -63,6 +64,7 @@ app.command("plan", rich_help_panel=SEE)(plan.plan)
 app.command("explain", rich_help_panel=SEE)(explain.explain)
 app.command("history", rich_help_panel=SEE)(history.history)
 app.command("backtest", rich_help_panel=SEE)(backtest.backtest)
+app.add_typer(snapshot.app, name="snapshot", rich_help_panel=SEE)
 app.command("approve", rich_help_panel=COMMAND)(approve.approve)
 app.command("reject", rich_help_panel=COMMAND)(approve.reject)
 app.command("apply", rich_help_panel=COMMAND)(plan.apply)

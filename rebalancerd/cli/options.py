@@ -25,6 +25,9 @@ SocketOption = Annotated[
         help="The daemon's UNIX socket; without it the configuration's serve.socket.",
     ),
 ]
+SecondsOption = Annotated[
+    float, typer.Option("--seconds", min=2.0, max=600.0, help="How long to look where no daemon answers.")
+]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; noted beside the command.")]
 
 

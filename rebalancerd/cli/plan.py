@@ -7,8 +7,17 @@ import typer
 
 from rebalancerd.cli.client import Client
 from rebalancerd.cli.command import send
-from rebalancerd.cli.exits import PLAN_NOT_EMPTY, CliError
-from rebalancerd.cli.options import DEFAULT_CONFIG, ConfigOption, OutputOption, ReasonOption, SocketOption, socket_path
+from rebalancerd.cli.exits import PLAN_NOT_EMPTY, USAGE, CliError
+from rebalancerd.cli.offline import offline_plan
+from rebalancerd.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    OutputOption,
+    ReasonOption,
+    SecondsOption,
+    SocketOption,
+    socket_path,
+)
 from rebalancerd.cli.output import Output, emit_json, log_to_stderr, talk
 
 if TYPE_CHECKING:
@@ -23,9 +32,19 @@ def plan(
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit with 10 where there is something to do.")
     ] = False,
-    seconds: Annotated[
-        float, typer.Option("--seconds", min=2.0, max=600.0, help="How long to look where no daemon answers.")
-    ] = 10.0,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Plan from a file of `snapshot save`, asking nobody.")
+    ] = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--what-if",
+            metavar="TEXT",
+            help="Suppose something first, such as 'host h4 down', 'host h4 drain', 'vm web1 on h2', 'vm web1 gone', "
+            "'add host h9 cores=16 memory=64GiB like h2'. May be given several times.",
+        ),
+    ] = None,
+    seconds: SecondsOption = 10.0,
     config: ConfigOption = DEFAULT_CONFIG,
     socket: SocketOption = None,
     output: OutputOption = Output.TABLE,
@@ -33,9 +52,17 @@ def plan(
     """Show what would be moved now, why and at what predicted cost. Moves nothing.
 
     Asks the daemon. Where none answers, looks at the hosts itself for a few seconds, read-only, and says so.
+    With --from or --what-if the plan is made here, by the same planner and cost model.
     """
     client = Client(socket_path(socket, config))
-    made, document = _by_daemon(client) if client.is_there() else _standalone(client.path, config, seconds)
+    if what_if and file is not None:
+        raise CliError("a plan for what is only supposed is not to be applied", "leave out -o", code=USAGE)
+    if source is not None or what_if:
+        made, document = offline_plan(source, what_if or (), client=client, config=config, seconds=seconds)
+    elif client.is_there():
+        made, document = _by_daemon(client)
+    else:
+        made, document = _standalone(client.path, config, seconds)
     if file is not None:
         _write(file, made)
     if output is Output.JSON:

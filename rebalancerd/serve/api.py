@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from rebalancerd import __version__
+from rebalancerd.record import snapshotfile
 from rebalancerd.record.planfile import document
 from rebalancerd.serve.commands import Commands
 from rebalancerd.serve.control import Control
@@ -28,6 +29,7 @@ from rebalancerd.serve.schemas import (
     Ping,
     PlanAnswer,
     ReasonRequest,
+    SnapshotAnswer,
     Status,
     VmRequest,
     Watch,
@@ -106,6 +108,10 @@ def _reads(app: FastAPI, control: Control) -> None:
         return AsciiJson(
             PlanAnswer(document=document(made), digest=made.digest, empty=made.is_empty, mode=control.mode.value)
         )
+
+    @app.get("/v1/snapshot", response_model=SnapshotAnswer, dependencies=peer)
+    def snapshot() -> AsciiJson:
+        return AsciiJson(SnapshotAnswer(document=snapshotfile.document(control.inputs())))
 
     @app.get("/v1/explain/{kind}", response_model=Explanation, dependencies=peer)
     def why(kind: str, subject: Annotated[str, Query(max_length=255)] = "last") -> AsciiJson:

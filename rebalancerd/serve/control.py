@@ -22,9 +22,13 @@ from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.loop import LoopSettings
+from rebalancerd.offline import keep
+from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.ports import Clock, HostError, Lease, Ledger, LedgerUnavailableError
 from rebalancerd.predict.demand.keeper import DemandModelState
-from rebalancerd.predict.keeper import ModelState
+from rebalancerd.predict.keeper import PHYSICS, ModelState
+from rebalancerd.predict.settings import PredictSettings
+from rebalancerd.record.snapshotfile import KeptInputs
 from rebalancerd.serve import health, rows
 from rebalancerd.serve.advice_rows import advice_row, advised_row
 from rebalancerd.serve.problem import ProblemError, did_you_mean
@@ -51,6 +55,10 @@ class Looped(Protocol):
 
     def propose(self) -> Plan:
         """A plan for the cluster as it is now; waits for a cycle under way."""
+        ...
+
+    def look(self) -> PlanInputs:
+        """What such a plan would rest on, read whole."""
         ...
 
 
@@ -89,7 +97,7 @@ class Surroundings:
     """What the daemon knows of itself. ``pause_file``: why its file pauses it, None if it does not.
 
     ``model``: who predicts what migrations cost; ``demand``: who forecasts what VMs will ask for; ``advice``: how advice
-    turned out.
+    turned out; ``predict``: with which settings it is predicted.
     """
 
     hosts: tuple[str, ...]
@@ -101,6 +109,7 @@ class Surroundings:
     model: Callable[[], ModelState | None] = lambda: None
     demand: Callable[[], DemandModelState | None] = lambda: None
     advice: Callable[[], ShadowState | None] = lambda: None
+    predict: PredictSettings = PredictSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +236,12 @@ class Control:
             if view is None or view.plan is None:
                 raise ProblemError("NO_PLAN", "no cycle has made a plan yet", "see `rebalancerd status`", status=404)
             return view.plan
-        try:
-            return self.loop.propose()
-        except ValueError as error:
-            hint = "nothing can be planned from such figures; see `rebalancerd status`"
-            raise ProblemError("CANNOT_PLAN", str(error), hint, status=409) from error
-        except LedgerUnavailableError as error:
-            raise ledger_away(error) from error
+        return self._planning(self.loop.propose)
+
+    def inputs(self) -> KeptInputs:
+        """What such a plan would rest on, to be kept: planning from it elsewhere gives the same plan."""
+        looked, model = self._planning(self.loop.look), self.about.model()
+        return keep(looked, self.about.predict, model.basis if model is not None else PHYSICS)
 
     # shared with commands and explanations
 
@@ -352,6 +360,13 @@ class Control:
         given = {c.digest for c in (*operator.approved, *operator.applied)}
         waits = self.mode is Mode.GUARDED and view.plan.digest not in given
         return rows.plan_brief(view.plan, awaits_approval=waits)
+
+    def _planning(self, question: Callable[[], T]) -> T:
+        try:
+            return self._ask(question)
+        except ValueError as error:
+            hint = "nothing can be planned from such figures; see `rebalancerd status`"
+            raise ProblemError("CANNOT_PLAN", str(error), hint, status=409) from error
 
     def _ask(self, question: Callable[[], T]) -> T:
         try:

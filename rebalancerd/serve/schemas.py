@@ -312,6 +312,12 @@ class PlanAnswer(Answer):
     mode: str
 
 
+class SnapshotAnswer(Answer):
+    """All that a plan rests on, as the document of a snapshot file (rebalancerd.record.snapshotfile)."""
+
+    document: dict[str, Any]
+
+
 class Explanation(Answer):
     """Why something was done, or not. ``lines`` are sentences for people, ``facts`` the figures behind them."""
 

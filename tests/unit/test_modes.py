@@ -14,7 +14,7 @@ from rebalancerd.clock import SystemClock
 from rebalancerd.cluster.decision import OperatorState
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.config import Config
-from rebalancerd.daemon import Daemon, build_ports, standalone_plan
+from rebalancerd.daemon import Daemon, build_ports, standalone_inputs, standalone_plan
 from rebalancerd.observe.libvirt_connection import HostLink, open_read_only, open_read_write
 from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
@@ -179,5 +179,14 @@ def test_a_plan_without_a_daemon_opens_read_only_alone(tmp_path: Path, forbidden
     plan = standalone_plan(cfg, 0.01, tmp_path)
     assert plan.is_empty
     assert plan.refusals
+    assert forbidden
+    assert not [uri for uri in forbidden if uri.startswith("read-write")]
+
+
+def test_a_snapshot_without_a_daemon_opens_read_only_alone(tmp_path: Path, forbidden: list[str]) -> None:
+    _, cfg = config(tmp_path, "auto")
+    kept = standalone_inputs(cfg, 0.01, tmp_path)
+    assert {host.name for host in kept.snapshot.hosts} == {"h1", "h2"}
+    assert kept.costs
     assert forbidden
     assert not [uri for uri in forbidden if uri.startswith("read-write")]

@@ -27,6 +27,7 @@ from rebalancerd.cluster.refusal import Code, about_vm
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.guard.settings import GuardSettings
+from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
@@ -151,11 +152,18 @@ class FakeLoop:
     view: object
     settings: object
     proposal: Plan | Exception
+    inputs: PlanInputs | Exception | None = None
 
     def propose(self) -> Plan:
         if isinstance(self.proposal, Exception):
             raise self.proposal
         return self.proposal
+
+    def look(self) -> PlanInputs:
+        if isinstance(self.inputs, Exception):
+            raise self.inputs
+        assert self.inputs is not None
+        return self.inputs
 
 
 @dataclass

@@ -17,11 +17,13 @@ from rebalancerd.cluster.migration import AbortCause, AbortOrder, MigrationState
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.predict.drift import Drift
 from rebalancerd.predict.keeper import ModelState
+from rebalancerd.record import snapshotfile
 from rebalancerd.record.planfile import document, parse_document
 from rebalancerd.serve.api import create_app
 from rebalancerd.serve.peer import Peer
 from rebalancerd.serve.schemas import History, Status, Watch
 from rebalancerd.serve.socket_server import SocketServer
+from tests.unit.plan.plan_cluster import host, inputs_of, vm
 from tests.unit.serve import serve_world as build
 
 
@@ -234,6 +236,27 @@ def test_the_plan_is_a_plan_files_document(world: Any, ask: Asking) -> None:
     assert code == 200
     assert parse_document(body["document"]) == world.loop.proposal
     assert body["digest"] == world.loop.proposal.digest
+
+
+def test_a_snapshot_is_a_snapshot_files_document(world: Any, ask: Asking) -> None:
+    world.loop.inputs = inputs_of((host("h1"), host("h2")), (vm("a", "h1", facts={"name": build.EVIL_NAME}),))
+    world.model = ModelState(basis="cost-1", id="cost-1", trusted=True)
+
+    status, answer = ask("GET", "snapshot")
+
+    assert status == 200
+    kept = snapshotfile.parse_document(answer["document"])
+    assert [h.name for h in kept.snapshot.hosts] == ["h1", "h2"]
+    assert kept.costs == "cost-1"
+    assert world.ledger.commands == []
+
+
+def test_a_snapshot_that_cannot_be_planned_from_is_a_conflict(world: Any, ask: Asking) -> None:
+    world.loop.inputs = ValueError("warming_up: too little has been measured")
+
+    status, answer = ask("GET", "snapshot")
+
+    assert (status, answer["code"]) == (409, "CANNOT_PLAN")
 
 
 def test_figures_that_forbid_planning_are_a_conflict(world: Any, ask: Asking) -> None:

@@ -1,0 +1,115 @@
+"""Planning in this process, from a snapshot file or from what a daemon or the hosts say now, with what-ifs on it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rebalancerd.cli.client import Client
+from rebalancerd.cli.exits import USAGE, CliError
+from rebalancerd.cli.options import DEFAULT_CONFIG
+from rebalancerd.cli.output import log_to_stderr, talk
+
+if TYPE_CHECKING:
+    from rebalancerd.cluster.plan import Plan
+    from rebalancerd.plan.inputs import Costs
+    from rebalancerd.plan.what_if_text import WhatIf
+    from rebalancerd.record.snapshotfile import KeptInputs
+
+
+def offline_plan(
+    file: Path | None, what_ifs: Sequence[str], *, client: Client, config: Path, seconds: float
+) -> "tuple[Plan, dict[str, Any]]":
+    """The plan from a file (None: from the cluster as it is now), after those changes, and its document."""
+    from rebalancerd.offline import changed, restore
+    from rebalancerd.plan.decide import decide
+    from rebalancerd.plan.what_if_text import WhatIfError
+    from rebalancerd.record.planfile import document
+    from rebalancerd.record.snapshotfile import SnapshotFileError
+
+    meant = _meant(what_ifs)
+    log_to_stderr()
+    kept = _of_file(file) if file is not None else _now(client, config, seconds)
+    try:
+        inputs = restore(kept, _costs(kept, config))
+        made = decide(changed(inputs, meant))
+    except SnapshotFileError as error:
+        raise CliError(f"{file or 'the snapshot'}: {error}", "save it anew with `rebalancerd snapshot save`") from error
+    except WhatIfError as error:
+        raise CliError(f"cannot be supposed: {error}", error.hint) from error
+    for text in what_ifs:
+        talk(f"supposed: {text}")
+    return made, document(made)
+
+
+def daemon_document(client: Client) -> dict[str, Any]:
+    """The daemon's snapshot as a document."""
+    document = client.get("snapshot").get("document")
+    return document if isinstance(document, dict) else {}
+
+
+def standalone_kept(socket: Path, config: Path, seconds: float) -> "KeptInputs":
+    """What can be seen from here for that long, read-only."""
+    import tempfile
+
+    from rebalancerd.cli.config import load
+    from rebalancerd.daemon import standalone_inputs
+
+    log_to_stderr()
+    cfg = load(config)
+    talk(
+        f"no daemon answers on {socket}: looking at {len(cfg.hosts)} hosts read-only for {seconds:g} s, without history"
+    )
+    with tempfile.TemporaryDirectory(prefix="rebalancerd-snapshot-") as directory:
+        try:
+            return standalone_inputs(cfg, seconds, Path(directory))
+        except ValueError as error:
+            raise CliError(f"nothing can be planned from what is seen: {error}", "see `rebalancerd doctor`") from error
+
+
+def _meant(texts: Sequence[str]) -> "list[WhatIf]":
+    from rebalancerd.plan.what_if_text import WhatIfError, parse
+
+    try:
+        return [parse(text) for text in texts]
+    except WhatIfError as error:
+        raise CliError(f"--what-if: {error}", error.hint, code=USAGE) from error
+
+
+def _of_file(file: Path) -> "KeptInputs":
+    from rebalancerd.record.snapshotfile import SnapshotFileError, read_snapshot
+
+    try:
+        return read_snapshot(file)
+    except SnapshotFileError as error:
+        raise CliError(str(error), "make one with `rebalancerd snapshot save FILE`; it is not to be edited") from error
+
+
+def _now(client: Client, config: Path, seconds: float) -> "KeptInputs":
+    from rebalancerd.record.snapshotfile import SnapshotFileError, parse_document
+
+    if not client.is_there():
+        return standalone_kept(client.path, config, seconds)
+    try:
+        return parse_document(daemon_document(client))
+    except SnapshotFileError as error:
+        raise CliError(f"the daemon's snapshot cannot be read: {error}", "is it of another version?") from error
+
+
+def _costs(kept: "KeptInputs", config: Path) -> "Costs":
+    """The cost model that the snapshot names, from this machine's models; says so where another one answers."""
+    import time
+
+    from rebalancerd.cli.config import load
+    from rebalancerd.offline import load_costs
+    from rebalancerd.predict.cost_kind import COST
+    from rebalancerd.predict.settings import ModelSettings
+    from rebalancerd.predict.store import ModelStore, shipped_directory
+
+    # a snapshot is planned from where no cluster is configured, too: then there are the shipped models only
+    cfg = None if config == DEFAULT_CONFIG and not config.exists() else load(config)
+    own = cfg.models_dir if cfg is not None else shipped_directory()
+    settings = cfg.model_settings() if cfg is not None else ModelSettings()
+    costs, basis = load_costs(kept, ModelStore(own, kind=COST), settings, time.time)
+    if basis != kept.costs:
+        talk(f"costs were predicted by {kept.costs}, which is not to be had here: {basis} answers, so they may differ")
+    return costs
