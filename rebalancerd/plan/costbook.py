@@ -45,7 +45,7 @@ class CostBook:
 
     def fetch(self, pairs: Iterable[Pair]) -> None:
         """Ask the cost model for those pairs that are not known yet."""
-        missing = sorted(set(pairs) - self._known.keys())
+        missing = sorted({pair for pair in pairs if pair not in self._known})
         if not missing:
             return
         vms, settings = self._inputs.snapshot.vms, self._inputs.settings

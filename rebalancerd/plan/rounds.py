@@ -15,8 +15,7 @@ from rebalancerd.plan.search import Candidate, Search, Unit
 
 LOOKED_AT_ANEW = 8  # hot hosts
 UNSEEN = -1
-PRICED_OF_A_HOST = 3  # units
-PRICED_AT_ONCE = 16  # units whose costs are asked for in one call: a call costs more than the candidates in it
+PRICED_OF_A_HOST = 4  # units whose costs are asked for in one call: a call costs more than the candidates in it
 Rank = tuple[float, int, tuple[int, ...]]
 
 
@@ -42,13 +41,14 @@ class Rounds:
         self._search = search
         self._moved: set[int] = set()
         self._offers: dict[int, Offer] = {}
+        self._hot = {h: self._is_hot(h) for h in sorted(search.state.hot)}
 
     def __iter__(self) -> Iterator[tuple[Candidate, list[Candidate]]]:
         """Until nothing admissible is left, at ``max_moves`` or at ``work_budget``."""
         search, version = self._search, 0
         self._begin()
         while not search.exhausted:
-            hosts = [h for h in sorted(search.state.hot) if self._is_hot(h)]
+            hosts = sorted(h for h, hot in self._hot.items() if hot)
             taken = self._best(hosts, version)
             if taken is None or taken.best is None:
                 return
@@ -57,6 +57,8 @@ class Rounds:
             self._moved.update(taken.best.unit.vms)
             version += 1
             yield taken.best, others
+            for host in {*taken.best.unit.sources, taken.best.destination} & self._hot.keys():
+                self._hot[host] = self._is_hot(host)
 
     def _is_hot(self, host: int) -> bool:
         return bool(self._search.objective.counted[host]) and self._search.state.above_headroom(host)
@@ -114,8 +116,8 @@ class Rounds:
         for i, (relief, priority, unit) in enumerate(units):
             if search.exhausted or (best is not None and weight * relief + max(0.0, best.imbalance_gain) <= best.gain):
                 break
-            if i % PRICED_AT_ONCE == 0:
-                search.prefetch([row[2] for row in units[i : i + PRICED_AT_ONCE]])
+            if i & (i - 1) == 0:  # ever more at once: the search seldom gets far
+                search.prefetch([row[2] for row in units[i : max(PRICED_OF_A_HOST, 2 * i)]])
             found = search.evaluate(unit, partial(worth_it, search), relief)
             seen += found
             if found and (best is None or found[0].gain > best.gain + NOTHING):
@@ -126,8 +128,8 @@ class Rounds:
         """Bound what each hot host can give, and ask for the costs of the most promising in one call."""
         search = self._search
         weight = search.state.settings.weight_unmet
-        for host in sorted(search.state.hot):
-            if self._is_hot(host):
+        for host, hot in self._hot.items():
+            if hot:
                 here = search.state.settled_on(host)
                 single = float(search.reliefs(host, here).max(initial=0.0))
                 grouped = any(search.state.groups.bound(v) for v in here)

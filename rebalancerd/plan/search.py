@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.plan.admission import Admission
-from rebalancerd.plan.constraints import PLACEMENT, check_unit
+from rebalancerd.plan.constraints import check_unit
 from rebalancerd.plan.demand import Floats, Indices
 from rebalancerd.plan.objective import Objective, cost_core_seconds
 from rebalancerd.plan.state import PlacementState
 
 CHUNK = 16
-PRICED = 4 * CHUNK  # destinations of a unit whose costs are asked for at once
+PRICED = 2 * CHUNK  # destinations of a unit whose costs are asked for at once
 KNOWN_SHARE = 0.75  # of those: what is missing beyond is asked for when it is needed
 TOLERANCE = 1e-9
 
@@ -155,9 +155,11 @@ class Search:
             self.evaluated += len(chunk)
             kept = np.isin(chunk, self._fitting(unit, chunk), assume_unique=True)
             scored = self.scored(unit, chunk[kept], gains[start : start + CHUNK][kept], relief)
-            found = [c for c in scored if accept(c) is None]
+            found = sorted((c for c in scored if accept(c) is None), key=lambda c: (-c.gain, c.destination))
+            while found and check_unit(self.state, unit.vms, found[0].destination) is not None:
+                found.pop(0)  # the constraints themselves have the last word, not the masks
             if found:
-                return sorted(found, key=lambda c: (-c.gain, c.destination))
+                return found
         return []
 
     def _fitting(self, unit: Unit, hosts: Indices) -> Indices:
@@ -172,14 +174,10 @@ class Search:
         return kept
 
     def scored(self, unit: Unit, hosts: Indices, gains: Floats, relief: float) -> list[Candidate]:
-        """The candidates among those destinations that no constraint refuses, scored.
-
-        What the masks let through is asked of every constraint once more: they have the last word.
-        """
+        """The candidates among those destinations against which no veto by predicted cost stands, scored."""
         state = self.state
-        open_to = [i for i, h in enumerate(hosts) if check_unit(state, unit.vms, int(h), PLACEMENT) is None]
-        state.costs.fetch((v, int(hosts[i])) for i in open_to for v in unit.vms)
-        open_to = [i for i in open_to if all(state.costs.admissible(v, int(hosts[i])) for v in unit.vms)]
+        state.costs.fetch((v, int(h)) for h in hosts for v in unit.vms)
+        open_to = [i for i in range(len(hosts)) if all(state.costs.admissible(v, int(hosts[i])) for v in unit.vms)]
         if not open_to:
             return []
         targets = hosts[open_to]

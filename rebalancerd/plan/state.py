@@ -17,7 +17,7 @@ from rebalancerd.cluster.scenarios import Hotspot
 from rebalancerd.cluster.vm import Vm
 from rebalancerd.plan import demand
 from rebalancerd.plan.costbook import CostBook
-from rebalancerd.plan.demand import Demand, Floats
+from rebalancerd.plan.demand import Demand, Floats, Indices
 from rebalancerd.plan.groups import Groups
 from rebalancerd.plan.inputs import PlanInputs
 
@@ -32,6 +32,16 @@ class Undo:
     place: int
     presence: tuple[int, ...]
     rows: tuple[tuple[int, tuple[Floats, ...], float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The placement of the snapshot with its sums (held and settled, CPU and memory), from which copies begin."""
+
+    sums: tuple[Floats, ...]
+    hard_memory: Floats
+    place: Indices
+    presence: tuple[tuple[int, ...], ...]
 
 
 class PlacementState:
@@ -63,30 +73,29 @@ class PlacementState:
         self.capacity_memory = np.array([_number(h.capacity_memory_bytes) for h in self.hosts])
         self.place = np.array([self.host_index[vm.host] for vm in self.vms], dtype=np.intp)
         self.presence: list[tuple[int, ...]] = [(int(h),) for h in self.place]
-        self._origin: PlacementState = like._origin if like else self
+        self.hard_memory = np.zeros(len(self.hosts))
         if like:
-            self._start_like(self._origin)
+            self._begin_at(like.start)
         else:
             self._sum_up()
             self._count_in_flight()
-            self._first = tuple(m.copy() for m in (*self._matrices(), self.hard_memory))
-            self._first_place, self._first_presence = self.place.copy(), list(self.presence)
+        self.start: Start = like.start if like else self._start()
         felt = {h.host for h in triggers(inputs) if h.contention is not None}
         self.shunned = frozenset(h for h in self.hot if self.hosts[h].name in felt or not self.above_headroom(h))
 
-    def _start_like(self, origin: "PlacementState") -> None:
-        """Begin with the sums that the snapshot's placement gave."""
-        self.held_cpu, self.held_memory, self.settled_cpu, self.settled_memory, self.hard_memory = (
-            m.copy() for m in origin._first
-        )
-        self.overhead_cpu, self.overhead_memory = origin.overhead_cpu, origin.overhead_memory
-        self.place, self.presence = origin._first_place.copy(), list(origin._first_presence)
+    def _start(self) -> "Start":
+        sums = tuple(m.copy() for m in self._matrices())
+        return Start(sums, self.hard_memory.copy(), self.place.copy(), tuple(self.presence))
+
+    def _begin_at(self, start: "Start") -> None:
+        """Take over the sums that the snapshot's placement gave."""
+        self.held_cpu, self.held_memory, self.settled_cpu, self.settled_memory = (m.copy() for m in start.sums)
+        self.hard_memory, self.place, self.presence = start.hard_memory.copy(), start.place.copy(), list(start.presence)
 
     def _sum_up(self) -> None:
         """Host sums of the present placement, the host's own overhead in every column."""
         shape = (len(self.hosts), self.demand.columns)
         self.held_cpu, self.held_memory = np.zeros(shape), np.zeros(shape)
-        self.hard_memory = np.zeros(len(self.hosts))
         inbound = np.zeros(len(self.hosts))
         inbound_cpu = np.zeros(len(self.hosts))
         for flight in self.snapshot.in_flight:
@@ -96,17 +105,15 @@ class PlacementState:
                 inbound_cpu[end] += self.demand.cpu[vm, -1]
         order = np.argsort(self.place, kind="stable")
         bounds = np.searchsorted(self.place[order], np.arange(len(self.hosts) + 1))
-        self.overhead_cpu = np.zeros(len(self.hosts))
-        self.overhead_memory = np.zeros(len(self.hosts))
         for h, host in enumerate(self.hosts):
             mine = order[bounds[h] : bounds[h + 1]]
-            self.overhead_cpu[h], self.overhead_memory[h] = overhead(host, [self.vms[v] for v in mine])
+            own_cpu, own_memory = overhead(host, [self.vms[v] for v in mine])
             # A copy that is arriving is part of the host's measured use already; it is counted as a VM below.
-            self.overhead_cpu[h] = max(0.0, self.overhead_cpu[h] - inbound_cpu[h])
-            self.overhead_memory[h] = max(0.0, self.overhead_memory[h] - inbound[h])
-            self.held_cpu[h] = self.demand.cpu[mine].sum(axis=0, dtype=np.float64) + self.overhead_cpu[h]
-            self.held_memory[h] = self.demand.memory[mine].sum(axis=0, dtype=np.float64) + self.overhead_memory[h]
-            self.hard_memory[h] = self.demand.hard_memory[mine].sum() + self.overhead_memory[h]
+            own_cpu = max(0.0, own_cpu - inbound_cpu[h])
+            own_memory = max(0.0, own_memory - inbound[h])
+            self.held_cpu[h] = self.demand.cpu[mine].sum(axis=0, dtype=np.float64) + own_cpu
+            self.held_memory[h] = self.demand.memory[mine].sum(axis=0, dtype=np.float64) + own_memory
+            self.hard_memory[h] = self.demand.hard_memory[mine].sum() + own_memory
         self.settled_cpu, self.settled_memory = self.held_cpu.copy(), self.held_memory.copy()
 
     def _count_in_flight(self) -> None:

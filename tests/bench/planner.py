@@ -1,0 +1,101 @@
+"""The planner: how near its plans come to the optimum, how long they take, whether each state on the way is valid.
+
+Part one, exact: one path, one step, at most K moves, no cost of moves and no weight on imbalance, so that what is left of
+the objective is what a MILP can state; HiGHS solves the same instance to 0.5 % (`planner_exact`).
+``gap_exact`` = (ours − optimum) ÷ (initial − optimum).
+
+Part two, speed: 64 paths of six steps, up to 500 moves, physical costs of moves; best of the rounds.
+"""
+
+import argparse
+import resource
+import time
+
+import numpy as np
+
+from rebalancerd.cluster.plan import Plan
+from rebalancerd.plan.balance import balance
+from rebalancerd.plan.inputs import PlanInputs
+from tests.bench.planner_cases import array_case
+from tests.bench.planner_checker import violations
+from tests.bench.planner_exact import objective, relaxed_bound, solve
+from tests.bench.planner_world import exact_inputs, placed, speed_inputs
+from tests.bench.report import Report
+
+EXACT = ((20, 200, 5), (50, 500, 10))  # hosts, VMs, moves: with more moves nothing of the overload is left to compare
+HEADROOMS = (0.80, 0.85)  # CPU, memory, as in PlanSettings
+SIZES = ((100, 1000), (1000, 20000), (5000, 50000))
+
+
+def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """What is run."""
+    parser.add_argument("--exact", action=argparse.BooleanOptionalAction, default=True, help="compare with HiGHS")
+    parser.add_argument("--seeds", type=int, default=8, help="instances of each size")
+    parser.add_argument("--solver-seconds", type=float, default=60.0)
+    parser.add_argument("--speed", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--sizes", type=int, default=len(SIZES), help="how many of the sizes are timed")
+    return parser
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    """Both parts, as asked."""
+    if options.exact:
+        for hosts, vms, moves in EXACT:
+            _exact(options, report, hosts, vms, moves)
+    if options.speed:
+        _speed(options, report)
+
+
+def _exact(options: argparse.Namespace, report: Report, hosts: int, vms: int, moves: int) -> None:
+    gaps, seconds, solver, broken, again = [], [], [], 0, 0
+    for seed in range(1, options.seeds + 1):
+        case = array_case(hosts, vms, seed)
+        inputs = exact_inputs(case, moves)
+        begun = time.perf_counter()
+        plan = balance(inputs)
+        seconds.append(time.perf_counter() - begun)
+        broken += len(violations(inputs.snapshot, inputs.scenarios, inputs.settings, plan))
+        found = solve(case, moves, *HEADROOMS, seconds=options.solver_seconds)
+        solver.append(found.seconds)
+        ours, before = objective(placed(case, plan), *HEADROOMS), objective(case, *HEADROOMS)
+        again += len(balance(exact_inputs(placed(case, plan), max(0, moves - len(plan.steps)))).steps)
+        if found.proven and before > found.objective:
+            gaps.append((ours - found.objective) / (before - found.objective))
+        assert ours >= relaxed_bound(case, moves, *HEADROOMS) - 1e-6
+    name = f"exact.{hosts}_{vms}"
+    report.figure(f"{name}.moves", moves)
+    report.figure(f"{name}.proven", len(gaps))
+    report.figure(f"{name}.gap_exact_worst", max(gaps, default=float("nan")))
+    report.figure(f"{name}.gap_exact_mean", float(np.mean(gaps)) if gaps else float("nan"))
+    report.figure(f"{name}.seconds_ratio_to_highs", float(np.median(seconds) / np.median(solver)))
+    report.figure(f"{name}.violations", broken)
+    report.figure(f"{name}.steps_after_the_end", again)
+
+
+def _speed(options: argparse.Namespace, report: Report) -> None:
+    times: list[float] = []
+    for hosts, vms in SIZES[: options.sizes]:
+        inputs = speed_inputs(hosts, vms, seed=1)
+        best, plan = _timed(inputs, options.rounds)
+        name = f"speed.{hosts}_{vms}"
+        times.append(best)
+        report.figure(f"{name}.seconds", best)
+        report.figure(f"{name}.steps", len(plan.steps))
+        report.figure(f"{name}.unmet_left", plan.after.unmet / plan.before.unmet if plan.before.unmet else 0.0)
+        found = violations(inputs.snapshot, inputs.scenarios, inputs.settings, plan)
+        report.figure(f"{name}.violations", len(found))
+        report.figure(f"{name}.peak_mib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    if len(times) > 1:
+        sizes = [hosts for hosts, _ in SIZES[: len(times)]]
+        slope = np.log(times[-1] / times[0]) / np.log(sizes[-1] / sizes[0])
+        report.figure("speed.slope", float(slope))
+
+
+def _timed(inputs: PlanInputs, rounds: int) -> tuple[float, Plan]:
+    best = float("inf")
+    for _ in range(max(1, rounds)):
+        begun = time.perf_counter()
+        plan = balance(inputs)
+        best = min(best, time.perf_counter() - begun)
+    return best, plan
