@@ -15,6 +15,7 @@ from rebalancerd.plan.state import PlacementState
 
 CHUNK = 16
 PRICED = 2 * CHUNK  # destinations of a unit whose costs are asked for at once
+WIDE = 128  # hosts of a cluster that is small enough for all of them
 KNOWN_SHARE = 0.75  # of those: what is missing beyond is asked for when it is needed
 TOLERANCE = 1e-9
 
@@ -140,8 +141,9 @@ class Search:
                     open_to[there] = kept
 
     def prefetch(self, units: Sequence[Unit]) -> None:
-        """Ask for the costs that evaluating those units will need, in one call: the first few chunks of each."""
-        pairs = [(v, int(h)) for unit in units for h in self.with_room(unit)[0][:PRICED] for v in unit.vms]
+        """Ask for the costs that evaluating those units will need, in one call: every destination, or the likeliest of many."""
+        most = WIDE if len(self.state.hosts) <= WIDE else PRICED
+        pairs = [(v, int(h)) for unit in units for h in self.with_room(unit)[0][:most] for v in unit.vms]
         if not self.state.costs.covers(pairs, KNOWN_SHARE):
             self.state.costs.fetch(pairs)
 

@@ -96,7 +96,8 @@ class CostInputs:
                     held = memory_demand_bytes(vm)
                     guests.append(_guest(vm.facts.memory_bytes, held, vm.facts.vcpus, vm.load, vm.dirty))
             rows.append(at)
-        hosts = {name: _host(host) for name, host in snapshot.host_by_name.items()}
+        named, known = {name for c in candidates for name in (c.source, c.destination)}, snapshot.host_by_name
+        hosts = {name: _host(known[name]) for name in named if name in known}
         unknown = (math.nan,) * 3
         sources = [hosts.get(c.source, unknown) for c in candidates]
         destinations = [hosts.get(c.destination, unknown) for c in candidates]
