@@ -157,7 +157,7 @@ class Loop:
         """
         with self._turn:
             inputs = self._look()
-            return replace(inputs, quiet=dict(inputs.quiet))
+        return replace(inputs, quiet=dict(inputs.quiet))  # slow in a large cluster: no cycle waits for it
 
     def _look(self) -> PlanInputs:
         seen = self._observe(self._clock.wall())

@@ -74,7 +74,7 @@ def restore(kept: KeptInputs, costs: Costs) -> PlanInputs:
 def changed(inputs: PlanInputs, what_ifs: Iterable[WhatIf]) -> PlanInputs:
     """The inputs after those changes, one after the other, their hotspots worked out anew where a host's load changed.
 
-    Raises WhatIfError.
+    A plan from them has expired when it is made: it is not for a cluster in which nothing of this is so. Raises WhatIfError.
     """
     before = inputs
     for what_if in what_ifs:
@@ -92,8 +92,10 @@ def changed(inputs: PlanInputs, what_ifs: Iterable[WhatIf]) -> PlanInputs:
     )
     spots = [*(s for s in before.hotspots if s.host not in touched), *(s for s in fresh if s.host in touched)]
     ranked = sorted(spots, key=lambda s: (-max(s.now, s.peak_p95) / s.headroom, s.host, s.resource))
-    shot = inputs.snapshot
-    return replace(inputs, hotspots=tuple(ranked), plan_id=f"w-{shot.digest[:8]}-{int(shot.taken_at)}")
+    shot, settings = inputs.snapshot, replace(settings, expiry_seconds=0.0)
+    return replace(
+        inputs, hotspots=tuple(ranked), settings=settings, plan_id=f"w-{shot.digest[:8]}-{int(shot.taken_at)}"
+    )
 
 
 def load_costs(

@@ -41,6 +41,7 @@ def test_a_host_that_is_down_or_drained_is_emptied(word: str) -> None:
     assert plan.policy == "drain"
     assert {step.move.vm_name for step in plan.steps} == {"a", "b", "c"}
     assert plan.id.startswith("w-")
+    assert plan.expires_at == plan.created_at, "it can never be applied"
     assert then.hotspots == inputs.hotspots, "a mode is no load"
 
 
