@@ -7,7 +7,8 @@ from rebalancerd.cluster.advice import Advice, AdvisedMove, HostTerms
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.scenarios import Hotspot
 from rebalancerd.plan.inputs import PlanInputs
-from rebalancerd.plan.objective import Objective, cost_core_seconds
+from rebalancerd.plan.objective import Objective
+from rebalancerd.plan.price import cost_core_seconds
 from rebalancerd.plan.state import PlacementState
 
 LEAST_STEPS = 2  # of a window: one step of the history may be half over when it begins

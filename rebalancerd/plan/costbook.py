@@ -1,13 +1,14 @@
 """CostBook: predicted costs of migrations and the options they will run with, asked in batches and remembered."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rebalancerd.cluster.cost import Candidate, MigrationCost, MigrationOptions
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.options import options, others
+from rebalancerd.plan.price import Bounds, Quote, quotes
 from rebalancerd.plan.settings import PlanSettings
-from rebalancerd.plan.vetoes import admissible
+from rebalancerd.plan.vetoes import admissible_each
 
 Pair = tuple[int, int]
 
@@ -41,22 +42,16 @@ class CostBook:
     def __init__(self, inputs: PlanInputs) -> None:
         self._inputs = inputs
         self._share = link_share(inputs.settings)
-        self._known: dict[Pair, Priced] = {}
+        self._known: dict[Pair, Quote] = {}
+        self._usual: dict[int, MigrationOptions] = {}
 
     def fetch(self, pairs: Iterable[Pair]) -> None:
         """Ask the cost model for those pairs that are not known yet."""
         missing = sorted({pair for pair in pairs if pair not in self._known})
         if not missing:
             return
-        vms, settings = self._inputs.snapshot.vms, self._inputs.settings
-        asked = [self._candidate(pair, options(vms[pair[0]], settings)) for pair in missing]
-        found = self._ask(asked)
-        vetoed: list[Pair] = []
-        for i, pair in enumerate(missing):
-            self._known[pair] = Priced(asked[i], found[i])
-            if not admissible(self._known[pair].cost, vms[pair[0]], settings):
-                vetoed.append(pair)
-        self._try_others(vetoed)
+        self._known.update(zip(missing, self._quoted(missing, [self._options(vm) for vm, _ in missing]), strict=True))
+        self._try_others([pair for pair in missing if not self._known[pair].admissible])
 
     def covers(self, pairs: Sequence[Pair], share: float) -> bool:
         """Whether at least that share of the pairs is known."""
@@ -65,35 +60,51 @@ class CostBook:
     def _try_others(self, pairs: Sequence[Pair]) -> None:
         """Give each pair the first of the other options that passes; what none helps keeps the usual ones."""
         vms, settings = self._inputs.snapshot.vms, self._inputs.settings
-        asked = [(pair, self._candidate(pair, o)) for pair in pairs for o in others(vms[pair[0]], settings)]
+        asked = [(pair, o) for pair in pairs for o in others(vms[pair[0]], settings)]
         if not asked:
             return
-        found = self._ask([candidate for _, candidate in asked])
-        for i, (pair, candidate) in enumerate(asked):
+        found = self._quoted([pair for pair, _ in asked], [o for _, o in asked])
+        for (pair, _), quote in zip(asked, found, strict=True):
             usual = self._known[pair]
-            if usual.vetoed is None and admissible(cost := found[i], vms[pair[0]], settings):
-                self._known[pair] = Priced(candidate, cost, vetoed=usual.cost)
+            if quote.admissible and not usual.admissible:
+                self._known[pair] = replace(quote, usual=usual.costs[usual.row])
 
-    def _ask(self, asked: Sequence[Candidate]) -> Sequence[MigrationCost]:
+    def _quoted(self, pairs: Sequence[Pair], chosen: Sequence[MigrationOptions]) -> list[Quote]:
+        """One quote per pair, run with those options."""
+        asked = [self._candidate(pair, o) for pair, o in zip(pairs, chosen, strict=True)]
         found = self._inputs.costs.costs(self._inputs.snapshot, asked)
         if len(found) != len(asked):
             raise ValueError(f"the cost model gave {len(found)} costs for {len(asked)} candidates")
-        return found
+        vms, bounds = self._inputs.snapshot.vms, Bounds.of(found)
+        return quotes(
+            found, chosen, bounds, admissible_each(bounds, [vms[vm] for vm, _ in pairs], self._inputs.settings)
+        )
+
+    def _options(self, vm: int) -> MigrationOptions:
+        if vm not in self._usual:
+            self._usual[vm] = options(self._inputs.snapshot.vms[vm], self._inputs.settings)
+        return self._usual[vm]
 
     def _candidate(self, pair: Pair, chosen: MigrationOptions) -> Candidate:
         vm, host = self._inputs.snapshot.vms[pair[0]], self._inputs.snapshot.hosts[pair[1]]
         return Candidate(vm_uuid=vm.uuid, source=vm.host, destination=host.name, link_share=self._share, options=chosen)
 
-    def priced(self, vm: int, host: int) -> Priced:
-        """One pair with its options."""
+    def quote(self, vm: int, host: int) -> Quote:
+        """One pair as the search reads it."""
         if (vm, host) not in self._known:
             self.fetch([(vm, host)])
         return self._known[vm, host]
 
+    def priced(self, vm: int, host: int) -> Priced:
+        """One pair with its options."""
+        quote = self.quote(vm, host)
+        return Priced(self._candidate((vm, host), quote.options), quote.costs[quote.row], vetoed=quote.usual)
+
     def cost(self, vm: int, host: int) -> MigrationCost:
         """Cost of one pair."""
-        return self.priced(vm, host).cost
+        quote = self.quote(vm, host)
+        return quote.costs[quote.row]
 
     def admissible(self, vm: int, host: int) -> bool:
         """Whether no veto stands against one pair."""
-        return admissible(self.cost(vm, host), self._inputs.snapshot.vms[vm], self._inputs.settings)
+        return self.quote(vm, host).admissible

@@ -20,21 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rebalancerd.cluster.cost import MigrationCost
 from rebalancerd.cluster.plan import Score
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.plan.demand import Floats, Indices
 from rebalancerd.plan.state import PlacementState
-
-COPY_CORES = 0.5
-
-
-def cost_core_seconds(cost: MigrationCost, mean_cores: float) -> float:
-    """Cost of one migration in core-seconds, at upper bounds; infinite if no finite bound is known."""
-    if cost.non_convergence.upper >= 1:
-        return float("inf")
-    lost = (cost.seconds.upper * min(1.0, cost.slowdown.upper) + cost.downtime_seconds.upper) * mean_cores
-    return (lost + cost.seconds.upper * COPY_CORES) / (1 - cost.non_convergence.upper)
 
 
 @dataclass(frozen=True, slots=True)

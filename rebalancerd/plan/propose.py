@@ -8,8 +8,8 @@ from rebalancerd.cluster.plan import Alternative, Move, Plan, Score, Step
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.plan.aggregate import grouped
 from rebalancerd.plan.facts import move_facts
-from rebalancerd.plan.objective import cost_core_seconds
 from rebalancerd.plan.order import Placed, order
+from rebalancerd.plan.price import cost_core_seconds
 from rebalancerd.plan.search import Candidate, Search
 from rebalancerd.plan.state import PlacementState
 

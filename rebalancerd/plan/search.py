@@ -10,11 +10,11 @@ from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.plan.admission import Admission
 from rebalancerd.plan.constraints import check_unit
 from rebalancerd.plan.demand import Floats, Indices
-from rebalancerd.plan.objective import Objective, cost_core_seconds
+from rebalancerd.plan.objective import Objective
 from rebalancerd.plan.state import PlacementState
 
 CHUNK = 16
-PRICED = 2 * CHUNK  # destinations of a unit whose costs are asked for at once
+PRICED = 4 * CHUNK  # destinations of a unit whose costs are asked for at once
 WIDE = 128  # hosts of a cluster that is small enough for all of them
 KNOWN_SHARE = 0.75  # of those: what is missing beyond is asked for when it is needed
 TOLERANCE = 1e-9
@@ -142,10 +142,14 @@ class Search:
 
     def prefetch(self, units: Sequence[Unit]) -> None:
         """Ask for the costs that evaluating those units will need, in one call: every destination, or the likeliest of many."""
-        most = WIDE if len(self.state.hosts) <= WIDE else PRICED
-        pairs = [(v, int(h)) for unit in units for h in self.with_room(unit)[0][:most] for v in unit.vms]
+        pairs = [pair for unit in units for pair in self._pairs(unit, self.with_room(unit)[0])]
         if not self.state.costs.covers(pairs, KNOWN_SHARE):
             self.state.costs.fetch(pairs)
+
+    def _pairs(self, unit: Unit, hosts: Indices) -> list[tuple[int, int]]:
+        """What is asked for together: a call costs more than the candidates in it."""
+        most = WIDE if len(self.state.hosts) <= WIDE else PRICED
+        return [(v, int(h)) for h in hosts[:most] for v in unit.vms]
 
     def evaluate(self, unit: Unit, accept: Accept, relief: float) -> list[Candidate]:
         """Admissible candidates of one unit, best first; only the first chunk of destinations that has any."""
@@ -155,6 +159,8 @@ class Search:
                 break
             chunk = hosts[start : start + CHUNK]
             self.evaluated += len(chunk)
+            if not self.state.costs.covers([(v, int(h)) for h in chunk for v in unit.vms], 1.0):
+                self.state.costs.fetch(self._pairs(unit, hosts[start:]))
             kept = np.isin(chunk, self._fitting(unit, chunk), assume_unique=True)
             scored = self.scored(unit, chunk[kept], gains[start : start + CHUNK][kept], relief)
             found = sorted((c for c in scored if accept(c) is None), key=lambda c: (-c.gain, c.destination))
@@ -192,13 +198,11 @@ class Search:
 
     def _candidate(self, unit: Unit, host: int, relief: float, imbalance_gain: float) -> Candidate:
         state, settings = self.state, self.state.settings
-        costs = [state.costs.cost(v, host) for v in unit.vms]
-        spent = sum(
-            cost_core_seconds(c, float(state.demand.mean_cores[v])) for v, c in zip(unit.vms, costs, strict=True)
-        )
+        asked = [state.costs.quote(v, host) for v in unit.vms]
+        spent = sum(q.core_seconds(float(state.demand.mean_cores[v])) for v, q in zip(unit.vms, asked, strict=True))
         gain = settings.weight_unmet * relief + imbalance_gain - settings.weight_cost * spent
         rate = settings.weight_unmet * relief / self.objective.horizon_seconds
-        waiting = sum(c.seconds.upper for c in costs)
+        waiting = sum(q.seconds for q in asked)
         payback = waiting + settings.weight_cost * spent / rate if rate > 0 else None
         return Candidate(unit, host, relief, imbalance_gain, spent, gain, payback)
 

@@ -17,9 +17,12 @@ from rebalancerd.plan.costbook import CostBook
 from rebalancerd.plan.drain import drain
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.options import options, others
+from rebalancerd.plan.price import cost_core_seconds
 from rebalancerd.plan.settings import PlanSettings
+from rebalancerd.plan.vetoes import admissible
 from rebalancerd.plan.why_not import why_not
 from rebalancerd.predict.cost import PhysicsCost
+from rebalancerd.predict.cost_columns import CostColumns
 from rebalancerd.predict.settings import PredictSettings
 from tests.unit.plan.plan_checker import violations
 from tests.unit.plan.plan_cluster import cost_of, host, inputs_of, vm
@@ -31,7 +34,7 @@ class OnlyIndexed(Sequence[MigrationCost]):
     """Costs that are made one by one as they are looked at."""
 
     def __init__(self, made: Callable[[int], MigrationCost], count: int) -> None:
-        self.made, self.count, self.seen = made, count, 0
+        self.made, self.count = made, count
 
     def __len__(self) -> int:
         return self.count
@@ -39,7 +42,6 @@ class OnlyIndexed(Sequence[MigrationCost]):
     def __getitem__(self, index: int) -> MigrationCost:  # type: ignore[override]
         if not 0 <= index < self.count:
             raise IndexError(index)
-        self.seen += 1
         return self.made(index)
 
 
@@ -221,9 +223,29 @@ def test_all_vetoed_pairs_are_asked_in_one_more_call_and_remembered() -> None:
         False,
         False,
     ]
-    assert [given.seen for given in costs.given] == [6, 4 * 2], "of the options no more is looked at than is needed"
     book.fetch(pairs)
     assert len(costs.asked) == 2
+
+
+def test_of_costs_in_columns_none_is_made_until_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    original = CostColumns.__getitem__
+
+    def counted(columns: CostColumns, index: int) -> object:
+        made.append(index)
+        return original(columns, index)
+
+    monkeypatch.setattr(CostColumns, "__getitem__", counted)
+    guests = [vm(f"a{i}", "h1", 5.0) for i in range(3)]
+    inputs = replace(inputs_of([host("h1"), host("h2")], guests), costs=PhysicsCost(PredictSettings()))
+    book = CostBook(inputs)
+    book.fetch([(v, 1) for v in range(3)])
+    told = [book.admissible(v, 1) for v in range(3)]
+    assert made == []
+    assert told == [admissible(book.cost(v, 1), guests[v], inputs.settings) for v in range(3)]
+    assert [book.quote(v, 1).core_seconds(2.0) for v in range(3)] == [
+        cost_core_seconds(book.cost(v, 1), 2.0) for v in range(3)
+    ]
 
 
 def test_what_nothing_helps_keeps_the_cost_of_the_usual_options() -> None:
