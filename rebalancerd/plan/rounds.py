@@ -45,9 +45,9 @@ class Rounds:
 
     def __iter__(self) -> Iterator[tuple[Candidate, list[Candidate]]]:
         """Until nothing admissible is left, at ``max_moves`` or at ``work_budget``."""
-        search, version = self._search, 0
+        search, version, most = self._search, 0, self._search.state.settings.max_moves
         self._begin()
-        while not search.exhausted:
+        while not search.exhausted and len(self._moved) < most:
             hosts = sorted(h for h, hot in self._hot.items() if hot)
             taken = self._best(hosts, version)
             if taken is None or taken.best is None:

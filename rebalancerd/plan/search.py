@@ -159,9 +159,9 @@ class Search:
                 break
             chunk = hosts[start : start + CHUNK]
             self.evaluated += len(chunk)
-            if not self.state.costs.covers([(v, int(h)) for h in chunk for v in unit.vms], 1.0):
-                self.state.costs.fetch(self._pairs(unit, hosts[start:]))
             kept = np.isin(chunk, self._fitting(unit, chunk), assume_unique=True)
+            if not self.state.costs.covers([(v, int(h)) for h in chunk[kept] for v in unit.vms], 1.0):
+                self.state.costs.fetch(self._pairs(unit, hosts[start:]))
             scored = self.scored(unit, chunk[kept], gains[start : start + CHUNK][kept], relief)
             found = sorted((c for c in scored if accept(c) is None), key=lambda c: (-c.gain, c.destination))
             while found and check_unit(self.state, unit.vms, found[0].destination) is not None:
