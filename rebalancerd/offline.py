@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
-from rebalancerd.cluster.quiet import NoQuietHour, QuietHour, QuietOutlook
+from rebalancerd.cluster.quiet import NoQuietHour, QuietHour, QuietOutlook, QuietSpell
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.plan.inputs import Costs, PlanInputs
 from rebalancerd.plan.settings import PlanSettings
@@ -41,6 +41,7 @@ def keep(inputs: PlanInputs, predict: PredictSettings, costs: str) -> KeptInputs
             for (uuid, host), refusal in sorted(inputs.blocked_pairs.items(), key=lambda item: item[0])
         ),
         resting_vms=dict(inputs.resting_vms),
+        quiet_spells=tuple(o for o in outlooks if isinstance(o, QuietSpell)),
         quiet_hours=tuple(o for o in outlooks if isinstance(o, QuietHour)),
         no_quiet_hours=tuple(o for o in outlooks if isinstance(o, NoQuietHour)),
     )
@@ -55,7 +56,7 @@ def restore(kept: KeptInputs, costs: Costs) -> PlanInputs:
     missing = [vm.uuid for vm in kept.snapshot.vms if vm.uuid not in scenarios.row]
     if missing:
         raise SnapshotFileError(f"its scenarios lack VMs of its snapshot: {', '.join(missing[:3])}")
-    outlooks: tuple[QuietOutlook, ...] = (*kept.quiet_hours, *kept.no_quiet_hours)
+    outlooks: tuple[QuietOutlook, ...] = (*kept.quiet_spells, *kept.quiet_hours, *kept.no_quiet_hours)
     return PlanInputs(
         snapshot=kept.snapshot,
         scenarios=scenarios,

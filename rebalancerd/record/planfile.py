@@ -1,13 +1,13 @@
 """Plan files: a plan with its format version and digest, so that a file edited by hand or cut short is found out."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rebalancerd.cluster.plan import PLAN_FORMAT, Plan
 from rebalancerd.record.codec import PLANS, CodecError
+from rebalancerd.record.jsonfile import JsonFileError, read_tree, write_whole
 
 KIND = "rebalancerd plan"
 MAX_BYTES = 8 * 1024 * 1024
@@ -52,31 +52,15 @@ def parse_document(tree: Mapping[str, Any]) -> Plan:
 def write_plan(path: Path, plan: Plan) -> None:
     """Write a plan file whole or not at all. Raises PlanFileError, OSError."""
     text = json.dumps(document(plan), ensure_ascii=True, indent=2, allow_nan=False) + "\n"
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="ascii") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, text)
 
 
 def read_plan(path: Path) -> Plan:
     """The plan of a file. Raises PlanFileError naming the file: unreadable, cut short, edited, or of another format."""
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise PlanFileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(raw) > MAX_BYTES:
-        raise PlanFileError(f"{path}: is larger than {MAX_BYTES} bytes")
-    try:
-        tree = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise PlanFileError(f"{path}: is not JSON, or was cut short: {error}") from error
+        tree = read_tree(path, MAX_BYTES)
+    except JsonFileError as error:
+        raise PlanFileError(str(error)) from error
     if not isinstance(tree, dict):
         raise PlanFileError(f"{path}: is not a plan file")
     try:

@@ -1,18 +1,18 @@
 """Snapshot files: all that planning looks at, with format and digest, so that a file edited or cut short is found out."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rebalancerd.cluster.digest import digest
-from rebalancerd.cluster.quiet import NoQuietHour, QuietHour
+from rebalancerd.cluster.quiet import NoQuietHour, QuietHour, QuietSpell
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.scenarios import Hotspot
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.record.codec import Codec, CodecError
+from rebalancerd.record.jsonfile import JsonFileError, read_tree, write_whole
 from rebalancerd.record.matrices import PackedScenarios
 
 KIND = "rebalancerd snapshot"
@@ -52,6 +52,7 @@ class KeptInputs:
     blocked_hosts: dict[str, Refusal] = field(default_factory=dict)
     blocked_pairs: tuple[BlockedPair, ...] = ()
     resting_vms: dict[str, Refusal] = field(default_factory=dict)
+    quiet_spells: tuple[QuietSpell, ...] = ()
     quiet_hours: tuple[QuietHour, ...] = ()
     no_quiet_hours: tuple[NoQuietHour, ...] = ()
 
@@ -98,31 +99,15 @@ def parse_document(tree: Mapping[str, Any]) -> KeptInputs:
 def write_snapshot(path: Path, tree: Mapping[str, Any]) -> None:
     """Write a document to a file whole or not at all, readable by its owner only. Raises OSError."""
     text = json.dumps(tree, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
-    part = path.with_name(path.name + ".part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, text, 0o600)
 
 
 def read_snapshot(path: Path) -> KeptInputs:
     """The inputs of a file. Raises SnapshotFileError naming it: unreadable, cut short, edited, or of another format."""
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise SnapshotFileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(raw) > MAX_BYTES:
-        raise SnapshotFileError(f"{path}: is larger than {MAX_BYTES} bytes")
-    try:
-        tree = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise SnapshotFileError(f"{path}: is not JSON, or was cut short: {error}") from error
+        tree = read_tree(path, MAX_BYTES)
+    except JsonFileError as error:
+        raise SnapshotFileError(str(error)) from error
     try:
         return parse_document(tree)
     except SnapshotFileError as error:

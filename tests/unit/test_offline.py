@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rebalancerd.cluster.policy import Mode
-from rebalancerd.cluster.quiet import NoQuietHour, QuietHour
+from rebalancerd.cluster.quiet import NoQuietHour, QuietHour, QuietSpell
 from rebalancerd.cluster.refusal import Code, about_host, about_vm
 from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.offline import keep, load_costs, restore
@@ -67,6 +67,7 @@ def rich_inputs() -> PlanInputs:
         quiet={
             "u-v0": QuietHour(vm_uuid="u-v0", hour_utc=3, rate_bytes_per_second=1e6, seen_days=9),
             "u-v1": NoQuietHour(vm_uuid="u-v1", reason="no dirty rate of it is on record"),
+            "u-v2": QuietSpell(vm_uuid="u-v2", starts_in_seconds=900.0, rate_bytes_per_second=1e6, basis="ewma"),
         },
     )
 
