@@ -224,6 +224,11 @@ class ModelsSection(Section):
 class PlanSection(Section):
     """When a host counts as hot, and which moves are worth their cost."""
 
+    aggressiveness: Literal["cautious", "calm", "moderate", "eager", "aggressive"] = setting(
+        _PLAN.aggressiveness,
+        "cautious, calm, moderate, eager or aggressive: gives weight_cost, max_moves, hot_probability, "
+        "consolidate_cpu_headroom, consolidate_memory_headroom, guard.min_gain and guard.payback_max where they are not set.",
+    )
     cpu_headroom: Headroom = setting(_PLAN.cpu_headroom, "Share of the usable CPU above which a host is hot.")
     memory_headroom: Headroom = setting(_PLAN.memory_headroom, "Share of the usable memory above which a host is hot.")
     quantile: Number = setting(
