@@ -112,13 +112,20 @@ def _candidate(fold: Fold, placement: Placement, emptied: Emptied) -> Candidate:
     return Candidate(unit, placement.destination, 0.0, 0.0, cost, gain, emptied.payback_seconds)
 
 
+def _window(inputs: PlanInputs) -> str:
+    """What is left of the window, and how much of that is known."""
+    left, known = inputs.window_left_seconds, inputs.scenarios.horizon_seconds
+    beyond = f" (the forecast covers {span(known)} of it)" if known < left else ""
+    return f"{span(left)} that are left of the window{beyond}"
+
+
 def _why_emptied(state: PlacementState, emptied: Emptied) -> str:
     """What emptying that host is worth."""
     seconds = saving_seconds(state.inputs)
     later = f" ({emptied.later} more moves are left to the next plan)" if emptied.later else ""
     return (
         f"{shown(state.hosts[emptied.host].name)} is emptied{later}: asleep it saves "
-        f"{energy(emptied.watts * seconds)} in the {span(state.inputs.window_left_seconds)} that are left of the window, "
+        f"{energy(emptied.watts * seconds)} in the {_window(state.inputs)}, "
         f"worth {core_seconds(emptied.watts, seconds, state.settings):.0f} core-s; its moves cost {emptied.cost:.0f} and "
         f"take {span(emptied.seconds)}, it pays back after {span(emptied.payback_seconds)}"
     )

@@ -14,6 +14,7 @@ from rebalancerd.plan.consolidate import consolidate
 from rebalancerd.plan.decide import decide
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
+from rebalancerd.plan.why_not import why_not, why_not_host
 from tests.unit.plan.plan_checker import violations
 from tests.unit.plan.plan_cluster import FixedCosts, carried_out, cost_of, host, inputs_of, vm
 
@@ -281,3 +282,19 @@ def test_many_hosts_fold_near_to_the_bound():
 
     assert plan.after.hosts <= fluid + 1
     assert violations(inputs, plan) == []
+
+
+def test_a_vm_asked_about_is_told_what_keeps_its_host_on():
+    guests = [vm("a", "h1", 2), vm("p", "h1", policy=VmPolicy(pin=frozenset({"h1"}))), vm("b", "h2", 1)]
+    inputs = night([host("h1"), host("h2")], guests, policy="consolidate")
+
+    assert why_not(inputs, "u-b") == ()
+    assert why_not_host(inputs, "h2") == ()
+    assert [r.code for r in why_not_host(inputs, "h1")] == [Code.HOSTS_MIN]
+    assert next(r for r in why_not(inputs, "u-a")).code is Code.HOSTS_MIN
+    assert why_not(replace(inputs, policy="balance"), "u-a")[0].code is Code.BALANCED
+
+
+def test_the_plan_says_how_much_of_the_window_is_forecast():
+    assert "(the forecast covers 30 min of it)" in consolidate(three()).steps[0].move.why
+    assert "the forecast covers" not in consolidate(three(window_seconds=1800.0)).steps[0].move.why

@@ -1,10 +1,12 @@
 """Levels of aggressiveness: what they give, that they are ordered, and that what is set singly wins."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from rebalancerd.config import effective, parse
+from rebalancerd.config_units import parsed
 from rebalancerd.plan.aggressiveness import COLUMNS, DEFAULT, MEANINGS, NAMES, at_level, overrides, told, values
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.settings import PlanSettings
@@ -89,3 +91,13 @@ def test_a_plan_says_its_level_and_when_it_pays_back():
     assert step.move.hot_in_seconds == 0
     assert step.move.price is not None
     assert step.move.price.upper == pytest.approx(plan.after.cost)
+
+
+def test_the_guide_holds_the_table_as_it_is():
+    guide = (Path(__file__).parents[3] / "docs" / "operator-guide.md").read_text("utf-8")
+    for name in NAMES:
+        (row,) = (line for line in guide.splitlines() if line.startswith(f"| `{name}` |"))
+        told = [cell.strip() for cell in row.strip("|").split("|")][1:]
+
+        assert [parsed("duration", c) if c[-1].isalpha() else float(c) for c in told] == list(values(name).values())
+        assert f"* `{name}`: {MEANINGS[name]}." in guide
