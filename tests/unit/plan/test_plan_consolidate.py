@@ -298,3 +298,20 @@ def test_a_vm_asked_about_is_told_what_keeps_its_host_on():
 def test_the_plan_says_how_much_of_the_window_is_forecast():
     assert "(the forecast covers 30 min of it)" in consolidate(three()).steps[0].move.why
     assert "the forecast covers" not in consolidate(three(window_seconds=1800.0)).steps[0].move.why
+
+
+def test_relief_opens_as_few_empty_hosts_as_it_needs_and_the_efficient_ones():
+    """Three hot hosts could each open an empty host of its own; one takes all that is too much."""
+    hosts = [
+        *(host(f"h{i}", idle_watts=100.0) for i in range(3)),
+        *(host(f"e{i}", idle_watts=120.0) for i in range(3)),
+        host("f", idle_watts=90.0),
+    ]
+    guests = [vm(f"v{i}{j}", f"h{i}", 3) for i in range(3) for j in range(5)]
+    settings = PlanSettings(consolidate_hosts_min=3, max_moves=20)
+    inputs = night(hosts, guests, settings=settings)
+    plan = consolidate(inputs)
+
+    assert [destination for _, _, destination in moves(plan)] == ["f"] * 3
+    assert plan.after.hosts == 4
+    assert violations(inputs, plan) == []
