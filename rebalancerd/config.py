@@ -29,7 +29,7 @@ from rebalancerd.config_sections import (
     TicksSection,
     setting,
 )
-from rebalancerd.guard.settings import GuardSettings, Window
+from rebalancerd.guard.settings import GuardSettings, PolicyWindow, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan import aggressiveness
 from rebalancerd.plan.settings import PlanSettings
@@ -110,6 +110,7 @@ class Config(Section):
         values = self.guard.values()
         for field in ("windows", "blackouts"):
             values[field] = tuple(Window(**window.values()) for window in values[field])
+        values["policy_windows"] = tuple(PolicyWindow(**w.values()) for w in values["policy_windows"])
         return GuardSettings(**values)
 
     def act_settings(self) -> ActSettings:

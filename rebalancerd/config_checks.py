@@ -22,6 +22,7 @@ RISKS = (
     "guard.per_cluster",
     "guard.per_hour",
 )
+ANY_TIME = 1_767_225_600.0  # 2026-01-01 UTC: from there on windows are looked at
 CAPS = ("out_per_host", "in_per_host", "per_cluster")
 
 
@@ -31,6 +32,7 @@ def problems(cfg: "Config") -> list[Problem]:
         *_hosts(cfg),
         *_rules(cfg),
         *_times(cfg),
+        *_policy_windows(cfg),
         *_schedule(cfg),
         *_places(cfg),
         *_relations(cfg),
@@ -128,20 +130,27 @@ def _times(cfg: "Config") -> Iterator[Problem]:
                     yield Problem(key=("guard", field, index, end), reason=str(error))
 
 
-def _schedule(cfg: "Config") -> Iterator[Problem]:
-    if not cfg.models.train:
-        return
-    from apscheduler.triggers.cron import CronTrigger
+def _policy_windows(cfg: "Config") -> Iterator[Problem]:
+    from rebalancerd.guard.policy_windows import fault
 
-    hint = 'such as "17 3 * * *", every night at 03:17'
-    try:
-        CronTrigger.from_crontab(cfg.models.train)
-    except (ValueError, TypeError, OverflowError) as error:
-        yield Problem(key=("models", "train"), reason=f"{cfg.models.train[:60]!r} is no schedule: {error}", hint=hint)
-        return
-    if any(c.isdigit() for c in cfg.models.train.split()[4]):
-        reason = "days of the week are written by name, as their numbers mean different days to different programs"
-        yield Problem(key=("models", "train"), reason=reason, hint='such as "17 3 * * sun"')
+    for index, window in enumerate(cfg.guard_settings().policy_windows):
+        try:
+            found = fault(window, cfg.guard.timezone, ANY_TIME)
+        except ValueError:
+            return  # the zone, told by itself
+        if found is not None:
+            field, reason = found
+            yield Problem(
+                key=("guard", "policy_windows", index, field), reason=reason, hint='such as "0 20 * * *" to "0 6 * * *"'
+            )
+
+
+def _schedule(cfg: "Config") -> Iterator[Problem]:
+    from rebalancerd.guard.policy_windows import cron_fault
+
+    if cfg.models.train and (reason := cron_fault(cfg.models.train)) is not None:
+        hint = 'such as "17 3 * * *", every night at 03:17, or "17 3 * * sun"'
+        yield Problem(key=("models", "train"), reason=reason, hint=hint)
 
 
 def _places(cfg: "Config") -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
 from rebalancerd.config_errors import file_key
 from rebalancerd.config_units import Bytes, Rate, Seconds
-from rebalancerd.guard.settings import GuardSettings, Window
+from rebalancerd.guard.settings import GuardSettings, PolicyWindow, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
@@ -39,6 +39,7 @@ _OBSERVE, _PREDICT, _MODELS, _PLAN, _GUARD, _ACT = (
 _HOST = HostSettings(name="-", uri="-")
 _POLICY, _RULE = VmPolicy(), PolicyRule(name="-")
 _WINDOW = Window(start="00:00", end="00:00")
+_POLICY_WINDOW = PolicyWindow(start="", end="")
 
 
 def _aliases(name: str) -> AliasChoices:
@@ -309,6 +310,21 @@ class WindowSection(Section):
     name: Text = setting(_WINDOW.name, "What it is called in explanations.")
 
 
+class PolicyWindowSection(Section):
+    """A time in which another policy than `plan.policy` holds, such as consolidation at night."""
+
+    start: Text = Field(
+        description="Beginning, as cron has it (days of the week by name), in guard.timezone.",
+        examples=["0 20 * * *"],
+    )
+    end: Text = Field(description="End, likewise: the first time after the beginning.", examples=["0 6 * * *"])
+    policy: Literal["balance", "consolidate"] = setting(_POLICY_WINDOW.policy, "The policy that holds in it.")
+    unfold_seconds: Seconds = setting(
+        _POLICY_WINDOW.unfold_seconds, "So long before the end, balancing begins to spread the VMs again."
+    )
+    name: Text = setting(_POLICY_WINDOW.name, "What it is called in explanations.")
+
+
 class GuardSection(Section):
     """Limits that hold whatever was planned. Caps count the migrations that are observed, others' included."""
 
@@ -348,6 +364,9 @@ class GuardSection(Section):
     )
     windows: tuple[WindowSection, ...] = setting((), "Times at which migrations may begin; none: always.")
     blackouts: tuple[WindowSection, ...] = setting((), "Times at which none begins, such as backups.")
+    policy_windows: tuple[PolicyWindowSection, ...] = setting(
+        (), "Times at which another policy holds than plan.policy, such as consolidation at night."
+    )
 
 
 class ActSection(Section):

@@ -14,6 +14,7 @@ from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import HostMode, Mode
 from rebalancerd.cluster.refusal import Code, Refusal, about_cluster
+from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import VmFacts
@@ -22,14 +23,17 @@ from rebalancerd.guard.checks import DRAIN, may_plan, may_start
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.hold import advance
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
+from rebalancerd.guard.policy_windows import InForce, in_force
 from rebalancerd.guard.returns import Returns, arrived, follow
 from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.plan.decide import decide
 from rebalancerd.plan.facts import differing
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
+from rebalancerd.plan.standing import CONSOLIDATE
 from rebalancerd.ports import Clock, Lease, Ledger, LedgerUnavailableError
 from rebalancerd.predict.demand.host_chance import HostChance
+from rebalancerd.predict.demand.window import over_window
 from rebalancerd.predict.host_outlook import cpu_chances
 from rebalancerd.predict.hotspot import hotspots
 from rebalancerd.predict.interface import CostModel, DemandModel
@@ -42,6 +46,8 @@ DATA_CODES = frozenset({Code.WARMING_UP, Code.TELEMETRY_INSANE, Code.CLUSTER_PAR
 # a step that only lacks the operator's word is a proposal, not a refusal
 PROPOSAL_CODES = frozenset({Code.CLUSTER_MODE, Code.VM_MODE, Code.NOT_APPROVED})
 BUGS_IN_A_ROW = 3
+HOURLY = 1  # tier of the history
+MORNING_SECONDS = 3600.0  # after a window that unfolding looks ahead to
 MOST_RECORDS = 4096  # newest first; no cap per hour lets more matter, and an open breaker stops new ones
 
 
@@ -222,11 +228,18 @@ class Loop:
     def _predict(self, seen: _Seen) -> PlanInputs:
         plan, snapshot = self.settings.plan, seen.snapshot
         cpu = self._observer.series("vm_cpu_cores")
-        scenarios = self._demand.scenarios(snapshot, cpu, self._observer.series("vm_memory_bytes"))
-        model = self._host_chance()
+        near = self._demand.scenarios(snapshot, cpu, self._observer.series("vm_memory_bytes"))
+        holds = self.policy_at(snapshot.taken_at)
+        ahead = self._ahead(holds, snapshot.taken_at)
+        scenarios = near if ahead is None else self._over(near, snapshot, ahead)
+        folding = holds.policy == CONSOLIDATE
+        seen_ahead = (
+            near if folding else scenarios
+        )  # folding asks who is hot soon, unfolding who will be when it is over
+        model = self._host_chance() if seen_ahead is near else None
         spots = hotspots(
             snapshot,
-            scenarios,
+            seen_ahead,
             cpu_headroom=plan.cpu_headroom,
             memory_headroom=plan.memory_headroom,
             probability=plan.hot_probability,
@@ -246,7 +259,34 @@ class Loop:
             returned={} if self._returns is None else self._returns.ages(snapshot.taken_at),
             arrived=arrived(seen.recent, snapshot.taken_at),
             quiet=QuietOutlooks(snapshot, self._observer.series, self._demand.forecaster),
+            policy=holds.policy,
+            window_seconds=ahead if folding else None,
         )
+
+    def policy_at(self, instant: float) -> InForce:
+        """The policy that holds at an instant (epoch seconds). A zone that is gone meanwhile: that of no window."""
+        guard = self.settings.guard
+        try:
+            return in_force(guard.policy_windows, guard.timezone, instant, self.settings.plan.policy)
+        except ValueError as error:
+            log.error("policy_windows_unreadable", reason=str(error))
+            return InForce(self.settings.plan.policy)
+
+    def _ahead(self, holds: InForce, now: float) -> float | None:
+        """Seconds the forecast looks ahead: to the end of the window, in its last part to what comes after; None: as usual."""
+        if holds.ends_at is None or (holds.window is not None and holds.window.policy != CONSOLIDATE):
+            return None
+        after = 0.0 if holds.policy == CONSOLIDATE else MORNING_SECONDS
+        return max(0.0, holds.ends_at - now) + after
+
+    def _over(self, near: Scenarios, snapshot: Snapshot, seconds: float) -> Scenarios:
+        """Demand over the rest of the window; the near forecast stays where that fails."""
+        series = partial(self._observer.series, tier=HOURLY)
+        try:
+            return over_window(near, snapshot, series("vm_cpu_cores"), series("vm_memory_bytes"), seconds)
+        except Exception as error:
+            log.exception("window_forecast_failed", bug=True, reason=str(error), instead=near.basis)
+            return near
 
     def _choose_plan(self, seen: _Seen, inputs: PlanInputs) -> Plan:
         """The approved or applied plan that is under way, else a new one; a new one with the same moves is the old one.

@@ -14,6 +14,20 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyWindow:
+    """A time in which another policy holds: from ``start`` to ``end``, cron expressions in the guard's zone.
+
+    ``unfold_seconds`` before the end balancing begins again, so that the VMs are spread when the window ends.
+    """
+
+    start: str
+    end: str
+    policy: str = "consolidate"
+    unfold_seconds: float = 1800.0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GuardSettings:
     """Limits. Cooldown grows by ``cooldown_growth`` with each of a VM's recent moves, up to ``cooldown_max_seconds``.
 
@@ -27,6 +41,7 @@ class GuardSettings:
     timezone: str = "UTC"
     windows: tuple[Window, ...] = ()
     blackouts: tuple[Window, ...] = ()
+    policy_windows: tuple[PolicyWindow, ...] = ()
     cooldown_seconds: float = 1800.0
     cooldown_growth: float = 2.0
     cooldown_max_seconds: float = 86400.0

@@ -20,6 +20,7 @@ from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cycle import LoopView
+from rebalancerd.guard import policy_windows
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.loop import LoopSettings
 from rebalancerd.offline import keep
@@ -59,6 +60,10 @@ class Looped(Protocol):
 
     def look(self) -> PlanInputs:
         """What such a plan would rest on, read whole."""
+        ...
+
+    def policy_at(self, instant: float) -> policy_windows.InForce:
+        """The policy that holds at an instant (epoch seconds)."""
         ...
 
 
@@ -166,13 +171,16 @@ class Control:
         found = self._checks(now, told)
         record = view.record if view is not None else None
         paused, model, demand = told.operator.paused, self.about.model(), self.about.demand()
-        advice = self.about.advice()
+        advice, holds = self.about.advice(), self.loop.policy_at(now)
         return Status(
             version=__version__,
             health=health.verdict(found),
             checks=found,
             mode=self.mode.value,
             policy=record.policy if record is not None else "none",
+            policy_now=holds.policy,
+            policy_window=None if holds.window is None else policy_windows.describe(holds.window),
+            policy_until=holds.until,
             controller=self.about.controller,
             now=now,
             started_at=self.about.started_at,

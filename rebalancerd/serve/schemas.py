@@ -267,13 +267,19 @@ class Pause(Part):
 
 
 class Status(Answer):
-    """The cluster and the daemon in one view."""
+    """The cluster and the daemon in one view. ``policy``: of the last plan.
+
+    ``policy_now``: the one that holds, ``policy_window``: the window it holds in, ``policy_until``: epoch seconds.
+    """
 
     version: str
     health: Literal["HEALTH_OK", "HEALTH_WARN", "HEALTH_ERR"]
     checks: tuple[Check, ...] = ()
     mode: str
     policy: str
+    policy_now: str = "balance"
+    policy_window: str | None = None
+    policy_until: float | None = None
     controller: str
     now: float
     started_at: float

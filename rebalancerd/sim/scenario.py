@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
 from rebalancerd.cluster.units import GIB, MIB
-from rebalancerd.guard.settings import GuardSettings, Window
+from rebalancerd.guard.settings import GuardSettings, PolicyWindow, Window
 from rebalancerd.observe.settings import ObserveSettings
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.predict.settings import PredictSettings
@@ -153,11 +153,21 @@ def settings(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     for key, value in table.items():
         if key not in known:
             raise ScenarioError(f"{where}: unknown key {key!r}")
-        if key in ("windows", "blackouts"):
+        if key == "policy_windows":
+            values[key] = tuple(_made(PolicyWindow, _timed(w)) for w in value)
+        elif key in ("windows", "blackouts"):
             values[key] = tuple(_window(w) for w in value)
         else:
             values[key] = _coerced(known[key].default, value)
     return kind(**values)
+
+
+def _timed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy window's table with its time as written in the configuration."""
+    values = dict(table)
+    if "unfold" in values:
+        values["unfold_seconds"] = seconds(values.pop("unfold"))
+    return values
 
 
 def _window(table: Mapping[str, Any]) -> Window:

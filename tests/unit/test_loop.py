@@ -15,7 +15,7 @@ from rebalancerd.cluster.policy import Mode, VmPolicy
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import GIB, MIB
-from rebalancerd.guard.settings import GuardSettings
+from rebalancerd.guard.settings import GuardSettings, PolicyWindow
 from rebalancerd.loop import BUGS_IN_A_ROW, Loop, LoopSettings
 from rebalancerd.plan.facts import move_facts
 from rebalancerd.predict.cost import PhysicsCost
@@ -606,3 +606,28 @@ def test_a_pause_in_the_middle_of_a_cycle_stops_its_next_step(
     assert [d.outcome for d in record.decisions] == [Outcome.STARTED, Outcome.REFUSED]
     assert Code.PAUSED in codes(record)
     assert len(bench.migrations) == 1
+
+
+NIGHT = PolicyWindow(start="0 20 * * *", end="0 6 * * *", unfold_seconds=1800, name="night")
+
+
+@pytest.mark.parametrize(
+    ("hour", "policy", "horizon"),
+    [
+        (12, "balance", 0.5),
+        (20, "consolidate", 10),
+        (4, "consolidate", 2),
+        (5.75, "balance", 1.25),
+        (6, "balance", 0.5),
+    ],
+)
+def test_the_window_says_by_which_policy_and_how_far_ahead_is_planned(hour, policy, horizon):
+    guard = GuardSettings(policy_windows=(NIGHT,), hold_rounds=0)
+    midnight = 20_000 * 86_400.0
+    told = spec(Mode.RECOMMEND, ("a",), ("b",), guard, 1)
+    bench = Bench(replace(told, start_wall=midnight + hour * 3600))
+    inputs = bench.loop.look()
+    bench.world.close()
+    assert inputs.policy_now == policy
+    assert inputs.scenarios.horizon_seconds == pytest.approx(horizon * 3600, abs=60)
+    assert inputs.window_seconds == (pytest.approx(horizon * 3600, abs=60) if policy == "consolidate" else None)

@@ -354,3 +354,15 @@ def test_a_schedule_of_training(train: str) -> None:
 )
 def test_settings_of_models_that_make_no_sense(setting: str, part: str) -> None:
     assert part in told(HOSTS + f"[models]\n{setting}\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('start = "dusk"\nend = "0 6 * * *"', "guard.policy_windows[0].start: 'dusk' is no schedule"),
+        ('start = "0 20 * * *"\nend = "0 6 30 feb *"', "does not end within 7 days"),
+        ('start = "0 20 * * *"\nend = "0 21 * * *"\nunfold = "1 h"', "guard.policy_windows[0].unfold"),
+    ],
+)
+def test_a_policy_window_that_cannot_be_is_named(lines: str, message: str) -> None:
+    assert message in told(f"{HOSTS}\n[[guard.policy_windows]]\n{lines}\n")

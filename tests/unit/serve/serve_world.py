@@ -26,6 +26,7 @@ from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.refusal import Code, about_vm
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
+from rebalancerd.guard.policy_windows import InForce
 from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.ports import LedgerUnavailableError
@@ -153,6 +154,10 @@ class FakeLoop:
     settings: object
     proposal: Plan | Exception
     inputs: PlanInputs | Exception | None = None
+    holds: InForce = InForce("balance")
+
+    def policy_at(self, instant: float) -> InForce:
+        return self.holds
 
     def propose(self) -> Plan:
         if isinstance(self.proposal, Exception):
