@@ -105,7 +105,7 @@ def _split(url: str | None) -> tuple[str, str, bool] | None:
 def _rules(cfg: "Config") -> Iterator[Problem]:
     known = {host.name for host in cfg.hosts}
     for index, rule in enumerate(cfg.rules):
-        for field in ("pin", "avoid"):
+        for field in ("pin", "avoid", "prefer"):
             for name in sorted(getattr(rule, field) - known):
                 yield Problem(
                     key=("rules", index, field),

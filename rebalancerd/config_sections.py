@@ -91,7 +91,8 @@ class HostSection(Section):
         examples=["tcp://10.0.0.1"],
     )
     mode: HostMode = setting(
-        _HOST.mode, "active; no_inbound (source only); drain (emptied and kept empty); observe (neither)."
+        _HOST.mode,
+        "active; no_inbound or quarantined (source only); drain or maintenance (emptied and kept empty); observe (neither).",
     )
     cores: Number | None = setting(
         _HOST.cores, "Cores that may be used; not given: as libvirt says.", examples=[30.0], gt=0
@@ -226,6 +227,9 @@ class PlanSection(Section):
     weight_unmet: Number = setting(_PLAN.weight_unmet, "Weight of expected unmet demand.", ge=0)
     weight_imbalance: Number = setting(_PLAN.weight_imbalance, "Weight of imbalance between hosts.", ge=0)
     weight_cost: Number = setting(_PLAN.weight_cost, "Weight of the migrations' own cost.", ge=0)
+    weight_soft: Number = setting(
+        _PLAN.weight_soft, "Core-seconds that one broken wish (prefer, soft_affinity, soft_anti_affinity) counts.", ge=0
+    )
     max_moves: AtLeastOne = setting(_PLAN.max_moves, "Most moves in one plan.", le=1000)
     work_budget: AtLeastOne = setting(_PLAN.work_budget, "Candidates that one search may evaluate.")
     expiry_seconds: Seconds = setting(_PLAN.expiry_seconds, "A plan that is older is not carried out.", gt=0)
@@ -347,6 +351,13 @@ class RuleSection(Section):
     avoid: frozenset[Text] = setting(_POLICY.avoid, "Hosts to which they are never moved.")
     affinity: frozenset[Text] = setting(_POLICY.affinity, "Groups whose members stay on one host.")
     anti_affinity: frozenset[Text] = setting(_POLICY.anti_affinity, "Groups whose members stay on different hosts.")
+    prefer: frozenset[Text] = setting(_POLICY.prefer, "Hosts they go to where the rules leave a choice.")
+    soft_affinity: frozenset[Text] = setting(
+        _POLICY.soft_affinity, "Groups whose members go together where the rules leave a choice."
+    )
+    soft_anti_affinity: frozenset[Text] = setting(
+        _POLICY.soft_anti_affinity, "Groups whose members go apart where the rules leave a choice."
+    )
     priority: Whole = setting(_POLICY.priority, "Higher is moved later.", ge=-1000, le=1000)
     postcopy: Flag = setting(_POLICY.postcopy, "Allow post-copy (only the configuration can).")
     auto_converge: Flag = setting(

@@ -13,6 +13,7 @@ class Groups:
         self._anti: dict[str, list[int]] = defaultdict(list)
         self._bound: dict[int, tuple[int, ...]] = {}
         self._anti_of = [tuple(sorted(vm.policy.anti_affinity)) for vm in vms]
+        self._wished: dict[str, list[int]] = defaultdict(list)
         together: dict[str, list[int]] = defaultdict(list)
         for v, vm in enumerate(vms):
             if not active[v]:
@@ -21,6 +22,8 @@ class Groups:
                 self._anti[group].append(v)
             for group in vm.policy.affinity:
                 together[group].append(v)
+            for group in vm.policy.soft_affinity | vm.policy.soft_anti_affinity:
+                self._wished[group].append(v)
         self._join(together)
 
     def _join(self, together: dict[str, list[int]]) -> None:
@@ -55,3 +58,8 @@ class Groups:
         """(group, other members) of each anti-affinity group it is in, by name."""
         for group in self._anti_of[vm]:
             yield group, tuple(v for v in self._anti.get(group, ()) if v != vm)
+
+    def wished(self, groups: Iterable[str], vm: int) -> Iterable[tuple[str, tuple[int, ...]]]:
+        """(group, other members) of those groups of wishes, by name."""
+        for group in sorted(groups):
+            yield group, tuple(v for v in self._wished.get(group, ()) if v != vm)

@@ -9,7 +9,8 @@ class PlanSettings:
 
     ``weight_*`` turn the parts of the objective into one currency: core-seconds of unmet demand. ``work_budget``:
     candidates the search may evaluate. ``max_moves``: steps of one plan. ``payback_max_seconds``: a plan whose gain does
-    not repay its cost within this time is not proposed.
+    not repay its cost within this time is not proposed. ``weight_soft``: core-seconds one broken wish counts where
+    destinations are compared; it neither starts a move nor forbids one.
     """
 
     cpu_headroom: float = 0.80
@@ -19,6 +20,7 @@ class PlanSettings:
     weight_unmet: float = 1.0
     weight_imbalance: float = 0.05
     weight_cost: float = 1.0
+    weight_soft: float = 1.0
     min_gain: float = 0.05
     payback_max_seconds: float = 3600.0
     max_moves: int = 8
