@@ -41,6 +41,10 @@ class Code(StrEnum):
     VM_BUSY = "vm_busy"
     NO_MIGRATION_PATH = "no_migration_path"
     NO_DESTINATION = "no_destination"
+    # rules and sizes that nothing can satisfy
+    CONTRADICTION = "contradiction"
+    UNKNOWN_NAME = "unknown_name"
+    NO_CAPACITY = "no_capacity"
     # cost and gain
     WILL_NOT_CONVERGE = "will_not_converge"
     COST_TOO_HIGH = "cost_too_high"
