@@ -6,12 +6,22 @@ because units are written with the value; the full name is accepted as well.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import (
+    AliasChoices,
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    Strict,
+)
 
 from rebalancerd.act.settings import ActSettings
+from rebalancerd.cluster.host import HugePages
 from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
 from rebalancerd.config_errors import file_key
-from rebalancerd.config_units import Bytes, Rate, Seconds
+from rebalancerd.config_units import Bytes, Rate, Seconds, huge_page_pools, shown
 from rebalancerd.guard.settings import GuardSettings, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan.settings import PlanSettings
@@ -20,6 +30,11 @@ from rebalancerd.predict.settings import ModelSettings, PredictSettings
 Number = Annotated[float, Strict()]
 Whole = Annotated[int, Strict()]
 Text = Annotated[str, Strict(), Field(max_length=4096)]
+HugePageCounts = Annotated[
+    tuple[HugePages, ...],
+    BeforeValidator(huge_page_pools),
+    PlainSerializer(lambda pools: {shown("size", p.size_bytes): p.total for p in pools}),
+]
 Flag = Annotated[bool, Strict()]
 Name = Annotated[str, Strict(), Field(min_length=1, max_length=255)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
@@ -116,6 +131,12 @@ class HostSection(Section):
         _HOST.cpu_group, "Hosts of one group are declared to have equal CPUs.", examples=["generation1"]
     )
     link_bytes_per_second: Rate = setting(_HOST.link_bytes_per_second, "Rated speed of its migration network.", gt=0)
+    memory_overcommit: Number | None = setting(
+        _HOST.memory_overcommit, "As `plan.memory_overcommit`, for this host.", examples=[1.5], gt=0, le=16
+    )
+    hugepages: HugePageCounts | None = setting(
+        _HOST.hugepages, "Huge pages it has, by size; not given: as libvirt says.", examples=[{"2 MiB": 8192}]
+    )
     agent_url: Text | None = setting(
         _HOST.agent_url,
         "Its metrics agent (`rebalancerd agent`), http://ADDRESS:9178/metrics.",
@@ -220,6 +241,15 @@ class PlanSection(Section):
 
     cpu_headroom: Headroom = setting(_PLAN.cpu_headroom, "Share of the usable CPU above which a host is hot.")
     memory_headroom: Headroom = setting(_PLAN.memory_headroom, "Share of the usable memory above which a host is hot.")
+    memory_overcommit: Number = setting(
+        _PLAN.memory_overcommit,
+        "Configured memory of guests that a host may have per byte of usable memory; what they use stays below the headroom.",
+        gt=0,
+        le=16,
+    )
+    vcpus_per_core_max: Number = setting(
+        _PLAN.vcpus_per_core_max, "Most vCPUs per usable core of a host; 0: no cap.", ge=0, le=1000
+    )
     quantile: Number = setting(
         _PLAN.quantile, "Quantile of the forecast peaks that is held against headrooms.", gt=0, lt=1
     )

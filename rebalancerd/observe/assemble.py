@@ -64,6 +64,8 @@ def host_of(watch: HostWatch, now: float, unusable: str | None, *, drained: bool
         migration_uri=declared.migration_uri,
         age_seconds=watch.age(now),
         unusable=unusable,
+        hugepages=declared.hugepages,
+        memory_overcommit=declared.memory_overcommit,
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from rebalancerd.cluster.host import HugePages
 from rebalancerd.cluster.policy import HostMode, VmPolicy
 
 
@@ -30,6 +31,8 @@ class HostSettings:
     cpu_group: str | None = None
     link_bytes_per_second: float = 125_000_000.0
     agent_url: str | None = None
+    memory_overcommit: float | None = None
+    hugepages: tuple[HugePages, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

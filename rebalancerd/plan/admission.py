@@ -91,5 +91,5 @@ class Admission:
 def _fit_facts(host: Host) -> Hashable:
     """What ``rules_fit`` reads of a destination."""
     facts = host.facts
-    told = None if facts is None else (facts.cpus, facts.arch, facts.machine_types, facts.networks)
+    told = None if facts is None else (facts.cpus, facts.arch, facts.machine_types, facts.networks, facts.topology)
     return host.cpu_group, host.storage_domains, host.networks, told

@@ -12,6 +12,7 @@ from math import isnan
 from rebalancerd.cluster.policy import HostMode, Mode
 from rebalancerd.cluster.refusal import Code, Refusal, about_cluster, about_host, about_vm
 from rebalancerd.cluster.vm import Vm
+from rebalancerd.plan.figures import GRANTED
 from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.wording import listed, shown, size
 
@@ -96,7 +97,7 @@ def _too_large(state: PlacementState) -> Iterator[Found]:
     """A VM larger than any host; not told while the size of some host is unknown."""
     cpus = [None if host.facts is None else host.facts.cpus for host in state.hosts]
     most_cpus = None if None in cpus else max((c for c in cpus if c is not None), default=None)
-    sizes = [float(c) for c in state.capacity_memory]
+    sizes = [float(limit) for limit in state.figures.limit[GRANTED]]
     most_memory = None if any(map(isnan, sizes)) else max(sizes, default=None)
     for v, vm in enumerate(state.vms):
         if not state.demand.active[v]:
@@ -105,8 +106,9 @@ def _too_large(state: PlacementState) -> Iterator[Found]:
         if most_cpus is not None and facts.vcpus > most_cpus:
             detail = f"{name} has {facts.vcpus} vCPUs, the largest host {most_cpus} CPUs"
             yield Found(Code.NO_CAPACITY, detail, vm=v)
-        if most_memory is not None and facts.memory_bytes > most_memory:
-            detail = f"{name} has {size(facts.memory_bytes)} of memory, the largest host {size(most_memory)} for guests"
+        granted = float(state.figures.need[GRANTED, v])
+        if most_memory is not None and granted > most_memory:
+            detail = f"{name} has {size(granted)} of memory, the largest host {size(most_memory)} for guests"
             yield Found(Code.NO_CAPACITY, detail, vm=v)
 
 

@@ -119,6 +119,7 @@ class Search:
         hosts = np.flatnonzero(open_to)
         slack = 1 + TOLERANCE
         fits = state.hard_memory[hosts] + unit.hard_memory <= state.capacity_memory[hosts] * slack
+        fits &= state.figures.fits(unit.vms, hosts)
         fits &= self._peak_cpu[hosts] + unit.cpu.min() <= objective.limit_cpu[hosts] * slack
         fits &= self._peak_memory[hosts] + unit.memory.min() <= objective.limit_memory[hosts] * slack
         hosts = hosts[fits]
@@ -134,6 +135,9 @@ class Search:
                 for member in members:
                     if member in unit.vms:
                         open_to[:] = False
+                    open_to[list(state.presence[member])] = False
+            for member in state.groups.on_its_cpus(vm):
+                if member not in unit.vms:
                     open_to[list(state.presence[member])] = False
             for other in state.groups.bound(vm):
                 if other not in unit.vms:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 class PlanSettings:
     """Headrooms are shares of a host's usable capacity above which it counts as hot.
 
+    ``memory_overcommit``: bytes that may be granted to guests per byte of a host's capacity; what they use stays below
+    the headroom whatever it is. ``vcpus_per_core_max``: vCPUs per usable core, 0 for no cap.
+
     ``weight_*`` turn the parts of the objective into one currency: core-seconds of unmet demand. ``work_budget``:
     candidates the search may evaluate. ``max_moves``: steps of one plan. ``payback_max_seconds``: a plan whose gain does
     not repay its cost within this time is not proposed. ``weight_soft``: core-seconds one broken wish counts where
@@ -15,6 +18,8 @@ class PlanSettings:
 
     cpu_headroom: float = 0.80
     memory_headroom: float = 0.85
+    memory_overcommit: float = 1.0
+    vcpus_per_core_max: float = 0.0
     quantile: float = 0.95
     hot_probability: float = 0.5
     weight_unmet: float = 1.0
