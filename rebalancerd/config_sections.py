@@ -21,7 +21,7 @@ from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.host import HugePages
 from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
 from rebalancerd.config_errors import file_key
-from rebalancerd.config_units import Bytes, Rate, Seconds, huge_page_pools, shown
+from rebalancerd.config_units import Bytes, Rate, Seconds, huge_page_pools, named_rates, shown
 from rebalancerd.guard.settings import GuardSettings, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan.settings import PlanSettings
@@ -34,6 +34,11 @@ HugePageCounts = Annotated[
     tuple[HugePages, ...],
     BeforeValidator(huge_page_pools),
     PlainSerializer(lambda pools: {shown("size", p.size_bytes): p.total for p in pools}),
+]
+NamedRates = Annotated[
+    tuple[tuple[str, float], ...],
+    BeforeValidator(named_rates),
+    PlainSerializer(lambda rates: {name: shown("rate", rate) for name, rate in rates}),
 ]
 Flag = Annotated[bool, Strict()]
 Name = Annotated[str, Strict(), Field(min_length=1, max_length=255)]
@@ -268,6 +273,16 @@ class PlanSection(Section):
     )
     max_migration_seconds: Seconds = setting(
         _PLAN.max_migration_seconds, "A move with a longer predicted duration is refused.", gt=0
+    )
+    link_share_max: Number = setting(
+        _PLAN.link_share_max,
+        "Share of a host's link that copies at the same time may take together; 0: any.",
+        ge=0,
+        le=16,
+    )
+    failure_domain_link_bytes_per_second: NamedRates = setting(
+        _PLAN.failure_domain_link_bytes_per_second,
+        'Speed of the uplink that the hosts of a failure domain share: { "rack1" = "40 Gbit/s" }; not named: no limit.',
     )
     non_convergence_max: Share = setting(
         _PLAN.non_convergence_max, "A move that is likelier than this never to end is refused."

@@ -106,6 +106,21 @@ def huge_page_pools(value: Any) -> tuple[HugePages, ...]:
     return tuple(pool for _, pool in sorted(found.items()))
 
 
+def named_rates(value: Any) -> tuple[tuple[str, float], ...]:
+    """Rates by name out of a table, e.g. { "rack1" = "40 Gbit/s" }. Raises ValueError."""
+    if isinstance(value, tuple) and all(isinstance(pair, tuple) for pair in value):
+        return value
+    if not isinstance(value, dict) or len(value) > 10_000:
+        raise ValueError(
+            'not a table of names and rates; write { "rack1" = "40 Gbit/s" }'
+        )  # pydantic collects ValueError
+    found = tuple(sorted((str(name), parsed("rate", rate)) for name, rate in value.items()))
+    slow = [name for name, rate in found if rate <= 0]
+    if slow:
+        raise ValueError(f"the rate of {slow[0][:60]!r} is not above 0")
+    return found
+
+
 Seconds = Annotated[
     float, BeforeValidator(lambda v: parsed("duration", v)), PlainSerializer(lambda v: shown("duration", v))
 ]

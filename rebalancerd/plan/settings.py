@@ -8,7 +8,8 @@ class PlanSettings:
     """Headrooms are shares of a host's usable capacity above which it counts as hot.
 
     ``memory_overcommit``: bytes that may be granted to guests per byte of a host's capacity; what they use stays below
-    the headroom whatever it is. ``vcpus_per_core_max``: vCPUs per usable core, 0 for no cap.
+    the headroom whatever it is. ``link_share_max``: share of a link that the copies of one wave may take together, 0 for
+    no such limit; ``failure_domain_link_bytes_per_second``: uplinks that the hosts of a failure domain share. ``vcpus_per_core_max``: vCPUs per usable core, 0 for no cap.
 
     ``weight_*`` turn the parts of the objective into one currency: core-seconds of unmet demand. ``work_budget``:
     candidates the search may evaluate. ``max_moves``: steps of one plan. ``payback_max_seconds``: a plan whose gain does
@@ -37,3 +38,5 @@ class PlanSettings:
     out_per_host: int = 1
     in_per_host: int = 1
     per_cluster: int = 2
+    link_share_max: float = 1.0
+    failure_domain_link_bytes_per_second: tuple[tuple[str, float], ...] = ()
