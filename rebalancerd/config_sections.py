@@ -255,6 +255,10 @@ class PlanSection(Section):
     vcpus_per_core_max: Number = setting(
         _PLAN.vcpus_per_core_max, "Most vCPUs per usable core of a host; 0: no cap.", ge=0, le=1000
     )
+    n_plus_one: Literal["off", "memory", "memory_and_cpu"] = setting(
+        _PLAN.n_plus_one,
+        "Whether any one host must be able to die and its VMs find room on the others: off, memory, memory_and_cpu.",
+    )
     quantile: Number = setting(
         _PLAN.quantile, "Quantile of the forecast peaks that is held against headrooms.", gt=0, lt=1
     )

@@ -44,6 +44,11 @@ class Admission:
             self._known[vm] = self._mask(vm)
         return self._known[vm]
 
+    @property
+    def receives(self) -> Mask:
+        """Hosts that take anything in at all: shape (H,)."""
+        return self._open
+
     def of_unit(self, vms: tuple[int, ...]) -> Mask:
         """Where every VM of a unit may go."""
         mask = self.of(vms[0])

@@ -26,7 +26,7 @@ class Figures:
     """``need``: (R, V), what each VM needs. ``held``, ``limit``: (R, H); an unknown limit is NaN and takes nothing in.
 
     ``pools``: page size in bytes to its row. ``page_bytes``: of each VM the size of its huge pages, 0 for none and NaN
-    for one that nobody could tell. What huge pages hold is counted from the snapshot on, against the pages then free.
+    for one that nobody could tell. ``own``: (H,) bytes that each host itself uses beyond its reservation. What huge pages hold is counted from the snapshot on, against the pages then free.
     """
 
     need: Floats
@@ -34,10 +34,11 @@ class Figures:
     limit: Floats
     pools: dict[int, int]
     page_bytes: Floats
+    own: Floats
 
     def copy(self) -> "Figures":
         """The same figures with sums of their own."""
-        return Figures(self.need, self.held.copy(), self.limit, self.pools, self.page_bytes)
+        return Figures(self.need, self.held.copy(), self.limit, self.pools, self.page_bytes, self.own)
 
     def shift(self, vm: int, *, gone: Sequence[int] = (), come: Sequence[int] = ()) -> None:
         """Take a VM off those hosts and count it on these."""
@@ -91,7 +92,7 @@ def build(snapshot: Snapshot, place: Indices, demand: Demand, own: Floats, setti
         for size, row in pools.items():
             limit[row, h] = _free_pages(host, size, float(held[row, h]))
     held[FIRST_POOL:] = 0.0
-    return Figures(need, held, limit, pools, pages)
+    return Figures(need, held, limit, pools, pages, np.ceil(own))
 
 
 def granted_limit(host: Host, settings: PlanSettings) -> float:

@@ -6,6 +6,7 @@ from math import isnan
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.figures import GRANTED, VCPUS
+from rebalancerd.plan.n_plus_one import n_plus_one
 from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.wording import cores, listed, percent, shown, size
 
@@ -135,5 +136,5 @@ def pinned_cpus(ask: Ask) -> Refusal | None:
 
 
 COUNTED = (memory_overcommit, cpu_overcommit, hugepages, pinned_cpus)
-RULES = (anti_affinity, affinity, memory_capacity, cpu_capacity, *COUNTED, would_be_hot)
-HARD_IN_FLIGHT = (anti_affinity, memory_capacity, cpu_capacity, *COUNTED)
+RULES = (anti_affinity, affinity, memory_capacity, cpu_capacity, *COUNTED, would_be_hot, n_plus_one)
+HARD_IN_FLIGHT = (anti_affinity, memory_capacity, cpu_capacity, *COUNTED, n_plus_one)

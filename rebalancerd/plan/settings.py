@@ -9,7 +9,8 @@ class PlanSettings:
 
     ``memory_overcommit``: bytes that may be granted to guests per byte of a host's capacity; what they use stays below
     the headroom whatever it is. ``link_share_max``: share of a link that the copies of one wave may take together, 0 for
-    no such limit; ``failure_domain_link_bytes_per_second``: uplinks that the hosts of a failure domain share. ``vcpus_per_core_max``: vCPUs per usable core, 0 for no cap.
+    no such limit; ``failure_domain_link_bytes_per_second``: uplinks that the hosts of a failure domain share. ``vcpus_per_core_max``: vCPUs per usable core, 0 for no cap. ``n_plus_one`` (off, memory, memory_and_cpu): what the
+    other hosts must have room for should any one host die.
 
     ``weight_*`` turn the parts of the objective into one currency: core-seconds of unmet demand. ``work_budget``:
     candidates the search may evaluate. ``max_moves``: steps of one plan. ``payback_max_seconds``: a plan whose gain does
@@ -21,6 +22,7 @@ class PlanSettings:
     memory_headroom: float = 0.85
     memory_overcommit: float = 1.0
     vcpus_per_core_max: float = 0.0
+    n_plus_one: str = "off"
     quantile: float = 0.95
     hot_probability: float = 0.5
     weight_unmet: float = 1.0

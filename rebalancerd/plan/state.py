@@ -7,6 +7,7 @@ way is not planned a second time. One move changes two rows of each.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class PlacementState:
     of a migration counted; ``place[v]``: host where v stands, or will stand when its migration has ended
     (``UNSETTLED``: in flight to a host nobody could name). ``shunned``: hotspots whose trouble these sums do not
     show (contention, figures of the host itself), so that they cannot tell when it is over. ``ruled`` keeps answers of
-    constraints that no placement changes. Raises ValueError for scenarios without a path or a step.
+    constraints that no placement changes; ``memo`` (shared by copies) and ``spare`` belong to ``n_plus_one``. Raises ValueError for scenarios without a path or a step.
     """
 
     def __init__(self, inputs: PlanInputs, like: "PlacementState | None" = None) -> None:
@@ -69,6 +70,8 @@ class PlacementState:
         self.groups: Groups = like.groups if like else Groups(self.vms, [bool(a) for a in self.demand.active])
         self.ruled: dict[tuple[int, int], Refusal | None] = like.ruled if like else {}
         self.costs: CostBook = like.costs if like else CostBook(inputs)
+        self.memo: dict[str, Any] = like.memo if like else {}
+        self.spare: Any = None
         self.hot = frozenset(self.host_index[h.host] for h in triggers(inputs) if h.host in self.host_index)
         self.flying = frozenset(self.vm_index[f.vm_uuid] for f in self.snapshot.in_flight if f.vm_uuid in self.vm_index)
         self.capacity_cpu = np.array([_number(h.capacity_cores) for h in self.hosts])
