@@ -31,6 +31,7 @@ def problems(cfg: "Config") -> list[Problem]:
     return [
         *_hosts(cfg),
         *_rules(cfg),
+        *_links(cfg),
         *_times(cfg),
         *_policy_windows(cfg),
         *_schedule(cfg),
@@ -104,10 +105,21 @@ def _split(url: str | None) -> tuple[str, str, bool] | None:
     return parts.scheme, parts.hostname or "", parts.password is not None
 
 
+def _links(cfg: "Config") -> Iterator[Problem]:
+    known = {host.failure_domain for host in cfg.hosts if host.failure_domain is not None}
+    for name, _ in cfg.plan.failure_domain_link_bytes_per_second:
+        if name not in known:
+            yield Problem(
+                key=("plan", "failure_domain_link"),
+                reason=f"no host is in the failure domain {name!r}",
+                hint=did_you_mean(name, known) or f"failure domains: {', '.join(sorted(known)[:12]) or 'none'}",
+            )
+
+
 def _rules(cfg: "Config") -> Iterator[Problem]:
     known = {host.name for host in cfg.hosts}
     for index, rule in enumerate(cfg.rules):
-        for field in ("pin", "avoid"):
+        for field in ("pin", "avoid", "prefer"):
             for name in sorted(getattr(rule, field) - known):
                 yield Problem(
                     key=("rules", index, field),

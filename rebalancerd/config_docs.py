@@ -132,6 +132,10 @@ def toml(value: Any) -> str:
         return toml(sorted(value))
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        if not value:
+            return "{}"
+        return "{ " + ", ".join(f"{toml(str(key))} = {toml(item)}" for key, item in value.items()) + " }"
     raise TypeError(f"no TOML for a value of type {type(value).__name__}")
 
 

@@ -6,12 +6,22 @@ because units are written with the value; the full name is accepted as well.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import (
+    AliasChoices,
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    Strict,
+)
 
 from rebalancerd.act.settings import ActSettings
+from rebalancerd.cluster.host import HugePages
 from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
 from rebalancerd.config_errors import file_key
-from rebalancerd.config_units import Bytes, Rate, Seconds
+from rebalancerd.config_units import Bytes, Rate, Seconds, huge_page_pools, named_rates, shown
 from rebalancerd.guard.settings import GuardSettings, PolicyWindow, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan.settings import PlanSettings
@@ -20,6 +30,16 @@ from rebalancerd.predict.settings import ModelSettings, PredictSettings
 Number = Annotated[float, Strict()]
 Whole = Annotated[int, Strict()]
 Text = Annotated[str, Strict(), Field(max_length=4096)]
+HugePageCounts = Annotated[
+    tuple[HugePages, ...],
+    BeforeValidator(huge_page_pools),
+    PlainSerializer(lambda pools: {shown("size", p.size_bytes): p.total for p in pools}),
+]
+NamedRates = Annotated[
+    tuple[tuple[str, float], ...],
+    BeforeValidator(named_rates),
+    PlainSerializer(lambda rates: {name: shown("rate", rate) for name, rate in rates}),
+]
 Flag = Annotated[bool, Strict()]
 Name = Annotated[str, Strict(), Field(min_length=1, max_length=255)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
@@ -92,7 +112,8 @@ class HostSection(Section):
         examples=["tcp://10.0.0.1"],
     )
     mode: HostMode = setting(
-        _HOST.mode, "active; no_inbound (source only); drain (emptied and kept empty); observe (neither)."
+        _HOST.mode,
+        "active; no_inbound or quarantined (source only); drain or maintenance (emptied and kept empty); observe (neither).",
     )
     cores: Number | None = setting(
         _HOST.cores, "Cores that may be used; not given: as libvirt says.", examples=[30.0], gt=0
@@ -116,6 +137,12 @@ class HostSection(Section):
         _HOST.cpu_group, "Hosts of one group are declared to have equal CPUs.", examples=["generation1"]
     )
     link_bytes_per_second: Rate = setting(_HOST.link_bytes_per_second, "Rated speed of its migration network.", gt=0)
+    memory_overcommit: Number | None = setting(
+        _HOST.memory_overcommit, "As `plan.memory_overcommit`, for this host.", examples=[1.5], gt=0, le=16
+    )
+    hugepages: HugePageCounts | None = setting(
+        _HOST.hugepages, "Huge pages it has, by size; not given: as libvirt says.", examples=[{"2 MiB": 8192}]
+    )
     agent_url: Text | None = setting(
         _HOST.agent_url,
         "Its metrics agent (`rebalancerd agent`), http://ADDRESS:9178/metrics.",
@@ -232,6 +259,19 @@ class PlanSection(Section):
     )
     cpu_headroom: Headroom = setting(_PLAN.cpu_headroom, "Share of the usable CPU above which a host is hot.")
     memory_headroom: Headroom = setting(_PLAN.memory_headroom, "Share of the usable memory above which a host is hot.")
+    memory_overcommit: Number = setting(
+        _PLAN.memory_overcommit,
+        "Configured memory of guests that a host may have per byte of usable memory; what they use stays below the headroom.",
+        gt=0,
+        le=16,
+    )
+    vcpus_per_core_max: Number = setting(
+        _PLAN.vcpus_per_core_max, "Most vCPUs per usable core of a host; 0: no cap.", ge=0, le=1000
+    )
+    n_plus_one: Literal["off", "memory", "memory_and_cpu"] = setting(
+        _PLAN.n_plus_one,
+        "Whether any one host must be able to die and its VMs find room on the others: off, memory, memory_and_cpu.",
+    )
     quantile: Number = setting(
         _PLAN.quantile, "Quantile of the forecast peaks that is held against headrooms.", gt=0, lt=1
     )
@@ -239,6 +279,9 @@ class PlanSection(Section):
     weight_unmet: Number = setting(_PLAN.weight_unmet, "Weight of expected unmet demand.", ge=0)
     weight_imbalance: Number = setting(_PLAN.weight_imbalance, "Weight of imbalance between hosts.", ge=0)
     weight_cost: Number = setting(_PLAN.weight_cost, "Weight of the migrations' own cost.", ge=0)
+    weight_soft: Number = setting(
+        _PLAN.weight_soft, "Core-seconds that one broken wish (prefer, soft_affinity, soft_anti_affinity) counts.", ge=0
+    )
     max_moves: AtLeastOne = setting(_PLAN.max_moves, "Most moves in one plan.", le=1000)
     work_budget: AtLeastOne = setting(_PLAN.work_budget, "Candidates that one search may evaluate.")
     expiry_seconds: Seconds = setting(_PLAN.expiry_seconds, "A plan that is older is not carried out.", gt=0)
@@ -247,6 +290,16 @@ class PlanSection(Section):
     )
     max_migration_seconds: Seconds = setting(
         _PLAN.max_migration_seconds, "A move with a longer predicted duration is refused.", gt=0
+    )
+    link_share_max: Number = setting(
+        _PLAN.link_share_max,
+        "Share of a host's link that copies at the same time may take together; 0: any.",
+        ge=0,
+        le=16,
+    )
+    failure_domain_link_bytes_per_second: NamedRates = setting(
+        _PLAN.failure_domain_link_bytes_per_second,
+        'Speed of the uplink that the hosts of a failure domain share: { "rack1" = "40 Gbit/s" }; not named: no limit.',
     )
     non_convergence_max: Share = setting(
         _PLAN.non_convergence_max, "A move that is likelier than this never to end is refused."
@@ -416,6 +469,13 @@ class RuleSection(Section):
     avoid: frozenset[Text] = setting(_POLICY.avoid, "Hosts to which they are never moved.")
     affinity: frozenset[Text] = setting(_POLICY.affinity, "Groups whose members stay on one host.")
     anti_affinity: frozenset[Text] = setting(_POLICY.anti_affinity, "Groups whose members stay on different hosts.")
+    prefer: frozenset[Text] = setting(_POLICY.prefer, "Hosts they go to where the rules leave a choice.")
+    soft_affinity: frozenset[Text] = setting(
+        _POLICY.soft_affinity, "Groups whose members go together where the rules leave a choice."
+    )
+    soft_anti_affinity: frozenset[Text] = setting(
+        _POLICY.soft_anti_affinity, "Groups whose members go apart where the rules leave a choice."
+    )
     priority: Whole = setting(_POLICY.priority, "Higher is moved later.", ge=-1000, le=1000)
     postcopy: Flag = setting(_POLICY.postcopy, "Allow post-copy (only the configuration can).")
     auto_converge: Flag = setting(

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from rebalancerd.cluster.host import HugePages
+
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ/]*)")
 _DURATIONS = {
     "ms": 0.001, "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0,
@@ -83,6 +85,40 @@ def _whole_bytes(value: Any) -> int:
     if number != int(number):
         raise ValueError("not a whole number of bytes")
     return int(value) if isinstance(value, int) else int(number)
+
+
+def huge_page_pools(value: Any) -> tuple[HugePages, ...]:
+    """Pools out of a table of page size and count, e.g. { "2 MiB" = 8192 }. Raises ValueError."""
+    if isinstance(value, tuple) and all(isinstance(pool, HugePages) for pool in value):
+        return value
+    if not isinstance(value, dict) or len(value) > 16:
+        raise ValueError(
+            'not a table of page sizes and counts; write { "2 MiB" = 8192 }'
+        )  # pydantic collects ValueError
+    found: dict[int, HugePages] = {}
+    for text, count in value.items():
+        size = _whole_bytes(text)
+        if size < 4096 or size in found:
+            raise ValueError(f"{str(text)[:60]!r} is no page size, or is given twice")
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 2**40:
+            raise ValueError(f"{str(count)[:60]!r} is no count of pages")
+        found[size] = HugePages(size_bytes=size, total=count)
+    return tuple(pool for _, pool in sorted(found.items()))
+
+
+def named_rates(value: Any) -> tuple[tuple[str, float], ...]:
+    """Rates by name out of a table, e.g. { "rack1" = "40 Gbit/s" }. Raises ValueError."""
+    if isinstance(value, tuple) and all(isinstance(pair, tuple) for pair in value):
+        return value
+    if not isinstance(value, dict) or len(value) > 10_000:
+        raise ValueError(
+            'not a table of names and rates; write { "rack1" = "40 Gbit/s" }'
+        )  # pydantic collects ValueError
+    found = tuple(sorted((str(name), parsed("rate", rate)) for name, rate in value.items()))
+    slow = [name for name, rate in found if rate <= 0]
+    if slow:
+        raise ValueError(f"the rate of {slow[0][:60]!r} is not above 0")
+    return found
 
 
 Seconds = Annotated[

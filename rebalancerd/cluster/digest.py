@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-# Metadata of a field that earlier versions did not have: it is left out while it is None, so that digests that were
+# Metadata of a field that earlier versions did not have: it is left out while it has its default, so that digests that were
 # written down before (plan files, plans on record, approvals) still hold.
 ADDED_LATER: Mapping[str, bool] = MappingProxyType({"added later": True})
 
@@ -29,8 +29,8 @@ def _other(value: object) -> str:
     if isinstance(value, Enum):
         return canonical(value.value)
     if is_dataclass(value) and not isinstance(value, type):
-        told = ((name, later, getattr(value, name)) for name, later in _compared(type(value)))
-        inner = ",".join([f"{name}={canonical(v)}" for name, later, v in told if not (v is None and later)])
+        told = ((name, default, getattr(value, name)) for name, default in _compared(type(value)))
+        inner = ",".join([f"{name}={canonical(v)}" for name, default, v in told if default is MISSING or v != default])
         return f"{type(value).__name__}({inner})"
     if isinstance(value, Mapping):
         return "map{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
@@ -68,9 +68,13 @@ _PLAIN: dict[type[Any], Callable[[Any], str]] = {
 
 
 @cache
-def _compared(kind: type[Any]) -> tuple[tuple[str, bool], ...]:
-    """Fields of a dataclass that take part in comparison, and whether each was added later."""
-    return tuple((f.name, "added later" in f.metadata) for f in fields(kind) if f.compare)
+def _compared(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
+    """Fields of a dataclass that take part in comparison, and the default of each that was added later, else MISSING."""
+    return tuple((f.name, _default(f) if "added later" in f.metadata else MISSING) for f in fields(kind) if f.compare)
+
+
+def _default(later: Field[Any]) -> Any:
+    return later.default if later.default_factory is MISSING else later.default_factory()
 
 
 def digest(value: object) -> str:

@@ -7,8 +7,21 @@ from rebalancerd.cluster.policy import HostMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HugePages:
+    """A host's pool of huge pages of one size. ``free``: pages that nothing holds now, None if that is not known."""
+
+    size_bytes: int
+    total: int
+    free: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What libvirt says about a host; None is unknown. Versions as libvirt's integers (9000000 is 9.0.0)."""
+    """What libvirt says about a host; None is unknown. Versions as libvirt's integers (9000000 is 9.0.0).
+
+    ``hugepages``: its pools, empty ones left out. ``topology``: digest of its NUMA cells with the CPUs in them; equal
+    digests mean that pinning to CPUs and NUMA nodes means the same on both hosts.
+    """
 
     uuid: str | None
     cpus: int
@@ -19,6 +32,8 @@ class HostFacts:
     networks: frozenset[str] | None = None
     libvirt_version: int | None = None
     hypervisor_version: int | None = None
+    hugepages: tuple[HugePages, ...] | None = field(default=None, metadata=ADDED_LATER)
+    topology: str | None = field(default=None, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +59,8 @@ class Host:
     ``cores``: cores usable for guests and host (may be less than its logical CPUs); ``speed_factor``: reference cores
     per core. ``peer_uri``: its libvirt URI as *the source host* resolves it; ``migration_uri``: where QEMU connects,
     e.g. ``tcp://10.0.0.2``. ``storage_domains``: operator-declared names or path prefixes of storage it reaches.
+    ``hugepages``: pools that the operator declares, in place of what libvirt says. ``memory_overcommit``: bytes that may
+    be granted to guests per byte of capacity, None for what holds in the whole cluster.
     ``unusable``: why it is neither source nor destination now (stale, unreachable, absurd telemetry), else None.
     ``idle_watts``, ``max_watts``: power drawn when on and idle, and with every core busy.
     """
@@ -69,6 +86,15 @@ class Host:
     unusable: str | None = None
     idle_watts: float | None = field(default=None, metadata=ADDED_LATER)
     max_watts: float | None = field(default=None, metadata=ADDED_LATER)
+    hugepages: tuple[HugePages, ...] | None = field(default=None, metadata=ADDED_LATER)
+    memory_overcommit: float | None = field(default=None, metadata=ADDED_LATER)
+
+    @property
+    def huge_page_pools(self) -> dict[int, HugePages] | None:
+        """Pools of huge pages by page size in bytes, as declared, else as libvirt says; None is unknown."""
+        said = None if self.facts is None else self.facts.hugepages
+        told = said if self.hugepages is None else self.hugepages
+        return None if told is None else {pool.size_bytes: pool for pool in told}
 
     @property
     def usable(self) -> bool:

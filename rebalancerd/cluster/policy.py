@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from rebalancerd.cluster.digest import ADDED_LATER
+
 
 class Mode(StrEnum):
     """How far the daemon may go, from least to most."""
@@ -29,12 +31,17 @@ def stricter(*modes: Mode | None) -> Mode:
 
 
 class HostMode(StrEnum):
-    """What the operator allows on a host."""
+    """What the operator allows on a host. ``maintenance`` is read as another word for ``drain``."""
 
     ACTIVE = "active"  # source and destination
     NO_INBOUND = "no_inbound"  # source only
+    QUARANTINED = "quarantined"  # source only: it is not trusted with more guests
     DRAIN = "drain"  # to be emptied and kept empty
     OBSERVE = "observe"  # neither source nor destination
+
+    @classmethod
+    def _missing_(cls, value: object) -> "HostMode | None":
+        return cls.DRAIN if value == "maintenance" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +50,8 @@ class VmPolicy:
 
     ``pin``: hosts it may be on (empty: any). ``avoid``: hosts it must not be moved to. ``affinity`` and
     ``anti_affinity``: group names; members of an affinity group share a host, members of an anti-affinity group do not.
-    ``priority``: higher is moved later. ``max_downtime_seconds``: None means the cluster's limit.
+    ``priority``: higher is moved later. ``max_downtime_seconds``: None means the cluster's limit. ``prefer`` (hosts),
+    ``soft_affinity`` and ``soft_anti_affinity`` (groups) are wishes: they choose among what the rules allow.
     """
 
     mode: Mode | None = None
@@ -55,6 +63,9 @@ class VmPolicy:
     postcopy: bool = False
     auto_converge: bool = False
     max_downtime_seconds: float | None = None
+    prefer: frozenset[str] = field(default_factory=frozenset, metadata=ADDED_LATER)
+    soft_affinity: frozenset[str] = field(default_factory=frozenset, metadata=ADDED_LATER)
+    soft_anti_affinity: frozenset[str] = field(default_factory=frozenset, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

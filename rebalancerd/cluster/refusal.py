@@ -28,6 +28,12 @@ class Code(StrEnum):
     MACHINE_TYPE = "machine_type"
     STORAGE_UNREACHABLE = "storage_unreachable"
     NETWORK_MISSING = "network_missing"
+    HUGEPAGES = "hugepages"
+    TOPOLOGY = "topology"
+    MEMORY_OVERCOMMIT = "memory_overcommit"
+    CPU_OVERCOMMIT = "cpu_overcommit"
+    N_PLUS_ONE = "n_plus_one"
+    LINK_CAP = "link_cap"
     AFFINITY = "affinity"
     ANTI_AFFINITY = "anti_affinity"
     PINNED = "pinned"
@@ -41,6 +47,10 @@ class Code(StrEnum):
     VM_BUSY = "vm_busy"
     NO_MIGRATION_PATH = "no_migration_path"
     NO_DESTINATION = "no_destination"
+    # rules and sizes that nothing can satisfy
+    CONTRADICTION = "contradiction"
+    UNKNOWN_NAME = "unknown_name"
+    NO_CAPACITY = "no_capacity"
     # cost and gain
     WILL_NOT_CONVERGE = "will_not_converge"
     COST_TOO_HIGH = "cost_too_high"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from rebalancerd.cluster.digest import ADDED_LATER
 from rebalancerd.cluster.dirty import DirtyCurve
 from rebalancerd.cluster.policy import Owner, VmPolicy
 
@@ -71,7 +72,9 @@ class Nic:
 class VmFacts:
     """What the domain XML says. ``immovable`` names each thing that forbids a live migration, empty if none.
 
-    ``faults``: what in the XML could not be understood, in words.
+    ``faults``: what in the XML could not be understood, in words. ``hugepage_bytes``: size of the huge pages that hold
+    its memory, 0 for the host's default size, None for ordinary pages. ``host_topology`` names each thing that refers
+    to CPUs or NUMA nodes of the host; ``pinned_cpus``: the host CPUs to which its vCPUs are pinned.
     """
 
     uuid: str
@@ -93,6 +96,9 @@ class VmFacts:
     owner: Owner | None = None
     policy: VmPolicy = field(default_factory=VmPolicy)
     faults: tuple[str, ...] = ()
+    hugepage_bytes: int | None = field(default=None, metadata=ADDED_LATER)
+    host_topology: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
+    pinned_cpus: frozenset[int] = field(default_factory=frozenset, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

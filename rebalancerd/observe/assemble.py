@@ -66,6 +66,8 @@ def host_of(watch: HostWatch, now: float, unusable: str | None, *, drained: bool
         unusable=unusable,
         idle_watts=declared.idle_watts,
         max_watts=declared.max_watts,
+        hugepages=declared.hugepages,
+        memory_overcommit=declared.memory_overcommit,
     )
 
 

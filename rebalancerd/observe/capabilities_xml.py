@@ -1,8 +1,10 @@
-"""What a host's capabilities XML says: UUID, architecture, CPU model, machine types."""
+"""What a host's capabilities XML says: UUID, architecture, CPU model, machine types, huge pages, topology."""
 
 from dataclasses import dataclass
 
+from rebalancerd.cluster.host import HugePages
 from rebalancerd.observe.safe_xml import parse
+from rebalancerd.observe.topology_xml import huge_page_pools, topology_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +15,9 @@ class Capabilities:
     arch: str
     cpu_model: str | None
     machine_types: frozenset[str] | None
+    hugepages: tuple[HugePages, ...] | None = None
+    topology: str | None = None
+    cells: int = 0
 
 
 def parse_capabilities(xml: str) -> Capabilities:
@@ -32,4 +37,7 @@ def parse_capabilities(xml: str) -> Capabilities:
         arch=arch,
         cpu_model=(root.findtext("host/cpu/model") or "").strip() or None,
         machine_types=frozenset(machines) if machines else None,
+        hugepages=huge_page_pools(root),
+        topology=topology_digest(root),
+        cells=len(root.findall("host/topology/cells/cell")),
     )

@@ -181,7 +181,8 @@ def _recorded(facts: VmFacts) -> RecordedVm:
         name=facts.name,
         vcpus=max(1, facts.vcpus),
         memory_bytes=max(1, facts.memory_bytes),
-        immovable=facts.immovable,
+        # what only some hosts can take stays in a replay: the file says nothing of huge pages and topologies
+        immovable=(*facts.immovable, *facts.host_topology, *(() if facts.hugepage_bytes is None else ("huge pages",))),
         owner=None if facts.owner is None else facts.owner.name,
         policy=facts.policy,
     )

@@ -13,6 +13,7 @@ from rebalancerd.observe.immovable import immovable_causes
 from rebalancerd.observe.owner import owner_of
 from rebalancerd.observe.policy_xml import read_policy
 from rebalancerd.observe.safe_xml import DomainXmlError, parse
+from rebalancerd.observe.topology_xml import bound_to_host
 
 MAX_NAME = 4096
 MAX_VCPUS = 4096
@@ -58,6 +59,7 @@ def parse_domain(
     machine = None if os_type is None else os_type.get("machine")
     virt_type = root.get("type", "kvm")
     cpu = root.find("cpu")
+    bound = bound_to_host(root)
     policy, faults = read_policy(root.find("metadata"))
     return VmFacts(
         uuid=_uuid(root),
@@ -72,13 +74,16 @@ def parse_domain(
         disks=tuple(_disk(element) for element in root.findall("devices/disk")),
         nics=tuple(_nic(element) for element in root.findall("devices/interface")),
         secrets=_secrets(root),
-        immovable=immovable_causes(root, snapshots=snapshots),
+        immovable=(*immovable_causes(root, snapshots=snapshots), *bound.immovable),
         persistent=persistent,
         autostart=autostart,
         has_managed_save=has_managed_save,
         owner=owner_of(root, name),
         policy=policy,
         faults=faults,
+        hugepage_bytes=bound.hugepage_bytes,
+        host_topology=bound.host_topology,
+        pinned_cpus=bound.pinned_cpus,
     )
 
 

@@ -1,8 +1,7 @@
 """What in a domain's XML forbids a live migration: each cause in words, found early so that no move is planned.
 
-Sources: libvirt's qemuMigrationSrcIsAllowed and its relatives, and the migration blockers of QEMU's devices. Pinning to
-CPUs, NUMA nodes and huge pages is refused too: it names a topology that the destination may not have, and the XML of a
-VM is never rewritten.
+Sources: libvirt's qemuMigrationSrcIsAllowed and its relatives, and the migration blockers of QEMU's devices. What only
+some hosts can take (huge pages, pinning to CPUs and NUMA nodes) is in ``topology_xml``.
 """
 
 import ipaddress
@@ -73,17 +72,7 @@ def _storage(root: ET.Element) -> Causes:
             yield "shared memory that it is not the master of"
 
 
-def _topology(root: ET.Element) -> Causes:
-    vcpu = root.find("vcpu")
-    if vcpu is not None and vcpu.get("cpuset"):
-        yield "vCPUs are pinned to host CPUs (cpuset)"
-    for tag in ("vcpupin", "emulatorpin", "iothreadpin"):
-        if root.find(f"cputune/{tag}") is not None:
-            yield f"CPU pinning ({tag})"
-    if root.find("numatune") is not None:
-        yield "memory bound to host NUMA nodes (numatune)"
-    if root.find("memoryBacking/hugepages") is not None:
-        yield "huge pages"
+def _memory_devices(root: ET.Element) -> Causes:
     for device in root.findall("devices/memory"):
         model = device.get("model", "")
         if model in ("nvdimm", "virtio-pmem", "sgx-epc"):
@@ -144,6 +133,6 @@ def _tpm(root: ET.Element) -> Causes:
             yield f"TPM of type {backend.get('type')}"
 
 
-CHECKS: tuple[Callable[[ET.Element], Causes], ...] = (_passthrough, _storage, _topology, _cpu, _graphics, _tpm)
+CHECKS: tuple[Callable[[ET.Element], Causes], ...] = (_passthrough, _storage, _memory_devices, _cpu, _graphics, _tpm)
 
 __all__ = ["immovable_causes"]

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rebalancerd.cluster.host import HostFacts
+from rebalancerd.cluster.host import HostFacts, HugePages
 from rebalancerd.cluster.units import MIB
 from rebalancerd.cluster.vm import VmFacts
-from rebalancerd.observe.capabilities_xml import parse_capabilities
+from rebalancerd.observe.capabilities_xml import Capabilities, parse_capabilities
 from rebalancerd.observe.domain_xml import parse_domain
 from rebalancerd.observe.safe_xml import DomainXmlError
+from rebalancerd.observe.topology_xml import with_free
 from rebalancerd.ports import Clock
 
 FACTS_MAX_AGE_SECONDS = 300.0
@@ -113,4 +114,15 @@ def read_host_facts(connection: Any) -> HostFacts:
         networks=None if networks is None else frozenset(n.name() for n in networks if n.isActive()),
         libvirt_version=optional(connection.getLibVersion),
         hypervisor_version=optional(connection.getVersion),
+        hugepages=_huge_pages(connection, capabilities),
+        topology=capabilities.topology,
     )
+
+
+def _huge_pages(connection: Any, capabilities: Capabilities) -> tuple[HugePages, ...] | None:
+    """The host's pools with their free pages. Hosts without any are not asked."""
+    pools = capabilities.hugepages
+    if not pools:
+        return pools
+    sizes = [pool.size_bytes // 1024 for pool in pools]
+    return with_free(pools, optional(lambda: connection.getFreePages(sizes, 0, capabilities.cells, 0)))

@@ -3,6 +3,7 @@
     <metadata>
       <policy xmlns="urn:rebalancerd:policy:1" mode="guarded" priority="5" max-downtime="0.3" post-copy="no" auto-converge="no">
         <pin host="h1"/> <avoid host="h3"/> <affinity group="web"/> <anti-affinity group="db"/>
+        <prefer host="h2"/> <soft-affinity group="app"/> <soft-anti-affinity group="cache"/>
       </policy>
     </metadata>
 
@@ -21,7 +22,15 @@ from rebalancerd.cluster.policy import Mode, VmPolicy, stricter
 from rebalancerd.observe.settings import PolicyRule
 
 NAMESPACE = "urn:rebalancerd:policy:1"
-LISTS = {"pin": "host", "avoid": "host", "affinity": "group", "anti-affinity": "group"}
+LISTS = {
+    "pin": "host",
+    "avoid": "host",
+    "affinity": "group",
+    "anti-affinity": "group",
+    "prefer": "host",
+    "soft-affinity": "group",
+    "soft-anti-affinity": "group",
+}
 ATTRIBUTES = frozenset({"mode", "priority", "max-downtime", "post-copy", "auto-converge"})
 MAX_ENTRIES = 256
 MAX_PRIORITY = 1000
@@ -70,6 +79,9 @@ def _read(element: ET.Element) -> VmPolicy:
         postcopy=_flag(element, "post-copy"),
         auto_converge=_flag(element, "auto-converge"),
         max_downtime_seconds=_downtime(element.get("max-downtime")),
+        prefer=lists["prefer"],
+        soft_affinity=lists["soft-affinity"],
+        soft_anti_affinity=lists["soft-anti-affinity"],
     )
 
 
@@ -112,7 +124,7 @@ def effective_policy(name: str, metadata: VmPolicy, rules: Sequence[PolicyRule])
     """The policy in force for a VM of that name.
 
     The strictest mode of all wins. For the rest, what the matching rules set replaces what the metadata say: of several
-    rules the groups and hosts to avoid add up, the first pin and priority count, the smallest downtime counts. Post-copy
+    rules the groups and hosts to avoid add up, the first pin, preference and priority count, the smallest downtime counts. Post-copy
     comes from rules only.
     """
     matching = [rule.policy for rule in rules if fnmatchcase(name, rule.name)]
@@ -131,4 +143,7 @@ def effective_policy(name: str, metadata: VmPolicy, rules: Sequence[PolicyRule])
         priority=next((p.priority for p in matching if p.priority), metadata.priority),
         auto_converge=any(p.auto_converge for p in matching) or metadata.auto_converge,
         max_downtime_seconds=min(downtimes) if downtimes else metadata.max_downtime_seconds,
+        prefer=next((p.prefer for p in matching if p.prefer), metadata.prefer),
+        soft_affinity=frozenset().union(*(p.soft_affinity for p in matching)) or metadata.soft_affinity,
+        soft_anti_affinity=frozenset().union(*(p.soft_anti_affinity for p in matching)) or metadata.soft_anti_affinity,
     )

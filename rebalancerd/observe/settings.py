@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from rebalancerd.cluster.host import HugePages
 from rebalancerd.cluster.policy import HostMode, VmPolicy
 
 
@@ -32,6 +33,8 @@ class HostSettings:
     agent_url: str | None = None
     idle_watts: float | None = None
     max_watts: float | None = None
+    memory_overcommit: float | None = None
+    hugepages: tuple[HugePages, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,11 @@ class Admission:
             self._known[vm] = self._mask(vm)
         return self._known[vm]
 
+    @property
+    def receives(self) -> Mask:
+        """Hosts that take anything in at all: shape (H,)."""
+        return self._open
+
     def of_unit(self, vms: tuple[int, ...]) -> Mask:
         """Where every VM of a unit may go."""
         mask = self.of(vms[0])
@@ -91,5 +96,5 @@ class Admission:
 def _fit_facts(host: Host) -> Hashable:
     """What ``rules_fit`` reads of a destination."""
     facts = host.facts
-    told = None if facts is None else (facts.cpus, facts.arch, facts.machine_types, facts.networks)
+    told = None if facts is None else (facts.cpus, facts.arch, facts.machine_types, facts.networks, facts.topology)
     return host.cpu_group, host.storage_domains, host.networks, told

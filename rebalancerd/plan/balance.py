@@ -12,6 +12,7 @@ from functools import partial
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_cluster, about_host
+from rebalancerd.plan import soft
 from rebalancerd.plan.explain import (
     alternatives,
     contention,
@@ -119,6 +120,7 @@ def _why_move(search: Search, candidate: Candidate) -> str:
         f"{pressure(state, host)}; moving {names} to {shown(state.hosts[candidate.destination].name)} relieves "
         f"{candidate.relief:.0f} core-s of {search.objective.unmet[host]:.0f} unmet, costs {candidate.cost:.0f}{payback}"
         f"{unusual_options(state, candidate.unit.vms, candidate.destination)}"
+        f"{soft.told(state, candidate.unit.vms, candidate.destination)}"
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.refusal import Code, Refusal, about_cluster, about_host
+from rebalancerd.plan import soft
 from rebalancerd.plan.aggregate import grouped, tally
 from rebalancerd.plan.balance import unfit_to_plan
 from rebalancerd.plan.constraints import movable
@@ -105,7 +106,8 @@ def _staying(search: Search, emptied: Sequence[int], stuck: Sequence[tuple[Unit,
 def _why_move(state: PlacementState, unit: Unit, destination: int) -> str:
     names = listed(shown(state.hosts[h].name) for h in sorted(unit.sources))
     group = f" (moves with {len(unit.vms) - 1} bound to it)" if len(unit.vms) > 1 else ""
-    return f"{names} is being drained{group}{unusual_options(state, unit.vms, destination)}"
+    unusual, against = unusual_options(state, unit.vms, destination), soft.told(state, unit.vms, destination)
+    return f"{names} is being drained{group}{unusual}{against}"
 
 
 def _why(names: Sequence[str], refusals: Sequence[Refusal], steps: Sequence[Step], _after: Search) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from rebalancerd.cluster.plan import Alternative
 from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
+from rebalancerd.plan import soft
 from rebalancerd.plan.aggregate import grouped, tally
 from rebalancerd.plan.constraints import check_unit
 from rebalancerd.plan.deferral import awaited
@@ -167,7 +168,13 @@ def alternatives(search: Search, taken: Candidate, others: list[Candidate]) -> t
             vm_name=search.state.vms[c.unit.vms[0]].name,
             destination=search.state.hosts[c.destination].name,
             score=base - c.gain,
-            reason=f"gains {c.gain:.0f} core-s, {taken.gain - c.gain:.0f} less: relieves {c.relief:.0f}, costs {c.cost:.0f}",
+            reason=f"gains {c.gain:.0f} core-s, {_compared(taken.gain - c.gain)}: relieves {c.relief:.0f}, costs {c.cost:.0f}"
+            f"{soft.told(search.state, c.unit.vms, c.destination)}",
         )
         for c in ranked[:ALTERNATIVES]
     )
+
+
+def _compared(less: float) -> str:
+    """E.g. "3 less"; "2 more" for one that is left out for the wishes it breaks."""
+    return f"{less:.0f} less" if less >= 0 else f"{-less:.0f} more"

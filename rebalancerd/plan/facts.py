@@ -21,6 +21,7 @@ def _vm_facts(vm: Vm) -> list[tuple[str, str]]:
         ("vm.cpu", f"{facts.virt_type} {facts.arch} {facts.machine} {facts.cpu_mode} {facts.cpu_digest}"),
         ("vm.devices", digest((facts.disks, facts.nics, facts.secrets))),
         ("vm.immovable", "; ".join(facts.immovable) or "no"),
+        ("vm.needs", digest((facts.hugepage_bytes, facts.host_topology, facts.pinned_cpus))),
         ("vm.policy", digest(vm.policy)),
         ("vm.owner", "none" if owner is None else owner.name),
     ]
@@ -32,6 +33,7 @@ def _host_facts(role: str, host: Host) -> list[tuple[str, str]]:
         (f"{role}.usable", str(host.usable).lower()),
         (f"{role}.cpu_group", str(host.cpu_group)),
         (f"{role}.storage", digest(host.storage_domains)),
+        (f"{role}.topology", str(host.facts and host.facts.topology)),
     ]
 
 

@@ -13,6 +13,9 @@ class Groups:
         self._anti: dict[str, list[int]] = defaultdict(list)
         self._bound: dict[int, tuple[int, ...]] = {}
         self._anti_of = [tuple(sorted(vm.policy.anti_affinity)) for vm in vms]
+        self._wished: dict[str, list[int]] = defaultdict(list)
+        self._pins = {v: vm.facts.pinned_cpus for v, vm in enumerate(vms) if active[v] and vm.facts.pinned_cpus}
+        self._beside: dict[int, tuple[int, ...]] = {}
         together: dict[str, list[int]] = defaultdict(list)
         for v, vm in enumerate(vms):
             if not active[v]:
@@ -21,6 +24,8 @@ class Groups:
                 self._anti[group].append(v)
             for group in vm.policy.affinity:
                 together[group].append(v)
+            for group in vm.policy.soft_affinity | vm.policy.soft_anti_affinity:
+                self._wished[group].append(v)
         self._join(together)
 
     def _join(self, together: dict[str, list[int]]) -> None:
@@ -55,3 +60,17 @@ class Groups:
         """(group, other members) of each anti-affinity group it is in, by name."""
         for group in self._anti_of[vm]:
             yield group, tuple(v for v in self._anti.get(group, ()) if v != vm)
+
+    def wished(self, groups: Iterable[str], vm: int) -> Iterable[tuple[str, tuple[int, ...]]]:
+        """(group, other members) of those groups of wishes, by name."""
+        for group in sorted(groups):
+            yield group, tuple(v for v in self._wished.get(group, ()) if v != vm)
+
+    def on_its_cpus(self, vm: int) -> tuple[int, ...]:
+        """Every other VM that is pinned to a host CPU of the same number as one of its own."""
+        mine = self._pins.get(vm)
+        if mine is None:
+            return ()
+        if vm not in self._beside:
+            self._beside[vm] = tuple(v for v, cpus in self._pins.items() if v != vm and not mine.isdisjoint(cpus))
+        return self._beside[vm]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.constraints import first
+from rebalancerd.plan.links import Links
 from rebalancerd.plan.rules_place import HARD_IN_FLIGHT
 from rebalancerd.plan.state import PlacementState
 
@@ -94,14 +95,17 @@ def _fill(
     """Start what may start beside what this wave has started already; without overtaking, stop at the first that may not."""
     wave: list[int] = []
     refusals: dict[int, Refusal] = {}
+    links = Links(scratch)
     leaving: Counter[int] = Counter()
     arriving: Counter[int] = Counter()
     for i in waiting:
         move = moves[i]
         ask = Ask(scratch, move.vm, move.destination, (move.vm,))
         source = int(scratch.place[move.vm])
-        refusal = _over_cap(ask, len(wave), leaving[source], arriving[move.destination]) or first(HARD_IN_FLIGHT, ask)
+        refusal = _over_cap(ask, len(wave), leaving[source], arriving[move.destination])
+        refusal = refusal or links.refuse(ask) or first(HARD_IN_FLIGHT, ask)
         if refusal is None:
+            links.begin(ask)
             scratch.begin(move.vm, move.destination)
             wave.append(i)
             leaving[source] += 1

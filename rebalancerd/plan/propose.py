@@ -8,6 +8,7 @@ from rebalancerd.cluster.plan import Alternative, Move, Plan, Score, Step
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.plan.aggregate import grouped
 from rebalancerd.plan.aggressiveness import told
+from rebalancerd.plan.contradictions import contradictions
 from rebalancerd.plan.facts import move_facts
 from rebalancerd.plan.order import Placed, order
 from rebalancerd.plan.price import cost_core_seconds, price
@@ -80,7 +81,7 @@ def propose(
         after=after,
         why=explain(steps, search),
         hot_hosts=tuple(state.hosts[h].name for h in sorted(state.hot)),
-        refusals=grouped((*refusals, *ordered.dropped.values())),
+        refusals=grouped((*refusals, *ordered.dropped.values(), *contradictions(state))),
         basis=inputs.scenarios.basis,
         benefit=benefit if steps else None,
         payback_seconds=_payback(state, steps, benefit, after.cost),

@@ -108,4 +108,20 @@ def storage(ask: Ask) -> Refusal | None:
     return None
 
 
-RULES = (vcpu_count, machine_type, cpu_model, networks, storage)
+def topology(ask: Ask) -> Refusal | None:
+    """What is pinned to CPUs or NUMA nodes goes where they mean the same: equal topologies, both known."""
+    causes = ask.guest.facts.host_topology
+    if not causes:
+        return None
+    here, there = (h.facts.topology if h.facts is not None else None for h in (ask.source, ask.target))
+    if here is not None and here == there:
+        return None
+    unknown = [shown(h.name) for h, told in ((ask.source, here), (ask.target, there)) if told is None]
+    if unknown:
+        why = f"the topology of {' and '.join(unknown)} is unknown"
+    else:
+        why = f"that of {shown(ask.target.name)} is not that of {shown(ask.source.name)}"
+    return ask.refuse(Code.TOPOLOGY, f"needs the same CPUs and NUMA nodes ({listed(causes)}), {why}")
+
+
+RULES = (vcpu_count, machine_type, cpu_model, topology, networks, storage)

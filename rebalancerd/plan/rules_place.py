@@ -1,9 +1,12 @@
 """Constraints that depend on the planned placement: groups, capacity, and not making a new hot host."""
 
 from collections.abc import Iterable
+from math import isnan
 
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.plan.ask import Ask
+from rebalancerd.plan.figures import GRANTED, VCPUS
+from rebalancerd.plan.n_plus_one import n_plus_one
 from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.wording import cores, listed, percent, shown, size
 
@@ -73,5 +76,65 @@ def would_be_hot(ask: Ask) -> Refusal | None:
     return None
 
 
-RULES = (anti_affinity, affinity, memory_capacity, cpu_capacity, would_be_hot)
-HARD_IN_FLIGHT = (anti_affinity, memory_capacity, cpu_capacity)
+def memory_overcommit(ask: Ask) -> Refusal | None:
+    """The memory that guests are configured with, every copy in flight included, stays within the overcommit policy."""
+    figures, host = ask.state.figures, ask.destination
+    if figures.room(GRANTED, ask.arriving, host):
+        return None
+    need, limit = figures.after(GRANTED, ask.arriving, host), float(figures.limit[GRANTED, host])
+    return ask.refuse(
+        Code.MEMORY_OVERCOMMIT,
+        f"{shown(ask.target.name)} would have {size(need)} granted, the overcommit policy allows {size(limit)}",
+    )
+
+
+def cpu_overcommit(ask: Ask) -> Refusal | None:
+    """The vCPUs of a host stay within the cap on them, where there is one."""
+    figures, host = ask.state.figures, ask.destination
+    if figures.room(VCPUS, ask.arriving, host):
+        return None
+    need, limit = figures.after(VCPUS, ask.arriving, host), float(figures.limit[VCPUS, host])
+    return ask.refuse(
+        Code.CPU_OVERCOMMIT,
+        f"{shown(ask.target.name)} would have {need:.0f} vCPUs, its cap is {limit:.0f} "
+        f"({ask.state.settings.vcpus_per_core_max:g} per core)",
+    )
+
+
+def hugepages(ask: Ask) -> Refusal | None:
+    """Free huge pages of the same size on the destination, copies in flight counted; unknown is refused."""
+    figures, host = ask.state.figures, ask.destination
+    pages, name = float(figures.page_bytes[ask.vm]), shown(ask.target.name)
+    if not pages:
+        return None
+    if isnan(pages):
+        where = shown(ask.source.name)
+        return ask.refuse(Code.HUGEPAGES, f"has huge pages of {where}'s default size, which is not known")
+    row = figures.pools[int(pages)]
+    limit, need = float(figures.limit[row, host]), figures.after(row, ask.arriving, host)
+    if isnan(limit):
+        return ask.refuse(Code.HUGEPAGES, f"needs huge pages of {size(pages)}; those of {name} are unknown")
+    if figures.room(row, ask.arriving, host):
+        return None
+    free = max(0.0, limit - float(figures.held[row, host]))
+    wanted = need - float(figures.held[row, host])
+    return ask.refuse(Code.HUGEPAGES, f"needs {wanted:.0f} huge pages of {size(pages)}, {name} has {free:.0f} free")
+
+
+def pinned_cpus(ask: Ask) -> Refusal | None:
+    """No other VM on the destination is pinned to a CPU of the same number."""
+    state = ask.state
+    there = [
+        m for m in state.groups.on_its_cpus(ask.vm) if m not in ask.together and ask.destination in state.presence[m]
+    ]
+    if not there:
+        return None
+    shared = ask.guest.facts.pinned_cpus & state.vms[there[0]].facts.pinned_cpus
+    cpus = listed(str(cpu) for cpu in sorted(shared))
+    detail = f"{_names(state, there)} on {shown(ask.target.name)} is pinned to its CPUs there ({cpus})"
+    return ask.refuse(Code.TOPOLOGY, detail)
+
+
+COUNTED = (memory_overcommit, cpu_overcommit, hugepages, pinned_cpus)
+RULES = (anti_affinity, affinity, memory_capacity, cpu_capacity, *COUNTED, would_be_hot, n_plus_one)
+HARD_IN_FLIGHT = (anti_affinity, memory_capacity, cpu_capacity, *COUNTED, n_plus_one)

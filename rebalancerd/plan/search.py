@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebalancerd.cluster.refusal import Refusal
+from rebalancerd.plan import soft
 from rebalancerd.plan.admission import Admission
 from rebalancerd.plan.constraints import check_unit
 from rebalancerd.plan.demand import Floats, Indices
@@ -58,6 +59,7 @@ class Candidate:
     cost: float
     gain: float
     payback_seconds: float | None
+    soft: float = 0.0  # what broken wishes count where destinations are compared; no part of the gain
 
 
 Accept = Callable[[Candidate], Refusal | None]
@@ -117,11 +119,12 @@ class Search:
         hosts = np.flatnonzero(open_to)
         slack = 1 + TOLERANCE
         fits = state.hard_memory[hosts] + unit.hard_memory <= state.capacity_memory[hosts] * slack
+        fits &= state.figures.fits(unit.vms, hosts)
         fits &= self._peak_cpu[hosts] + unit.cpu.min() <= objective.limit_cpu[hosts] * slack
         fits &= self._peak_memory[hosts] + unit.memory.min() <= objective.limit_memory[hosts] * slack
         hosts = hosts[fits]
         gains = objective.imbalance_gain(unit.sources, hosts)
-        order = np.lexsort((hosts, -np.round(gains, 6)))
+        order = np.lexsort((hosts, -np.round(gains - soft.penalty(state, unit.vms, hosts), 6)))
         return hosts[order], gains[order]
 
     def close_groups(self, unit: Unit, open_to: NDArray[np.bool_]) -> None:
@@ -132,6 +135,9 @@ class Search:
                 for member in members:
                     if member in unit.vms:
                         open_to[:] = False
+                    open_to[list(state.presence[member])] = False
+            for member in state.groups.on_its_cpus(vm):
+                if member not in unit.vms:
                     open_to[list(state.presence[member])] = False
             for other in state.groups.bound(vm):
                 if other not in unit.vms:
@@ -163,7 +169,7 @@ class Search:
             if not self.state.costs.covers([(v, int(h)) for h in chunk[kept] for v in unit.vms], 1.0):
                 self.state.costs.fetch(self._pairs(unit, hosts[start:]))
             scored = self.scored(unit, chunk[kept], gains[start : start + CHUNK][kept], relief)
-            found = sorted((c for c in scored if accept(c) is None), key=lambda c: (-c.gain, c.destination))
+            found = sorted((c for c in scored if accept(c) is None), key=lambda c: (c.soft - c.gain, c.destination))
             while found and check_unit(self.state, unit.vms, found[0].destination) is not None:
                 found.pop(0)  # the constraints themselves have the last word, not the masks
             if found:
@@ -191,12 +197,13 @@ class Search:
         targets = hosts[open_to]
         cpu, memory = state.settled_cpu[targets] + unit.cpu, state.settled_memory[targets] + unit.memory
         added = self.objective.unmet_rows(cpu, memory, targets) - self.objective.unmet[targets]
+        broken = soft.penalty(state, unit.vms, targets)
         return [
-            self._candidate(unit, int(h), relief - float(more), float(gains[i]))
-            for i, h, more in zip(open_to, targets, added, strict=True)
+            self._candidate(unit, int(h), relief - float(more), float(gains[i]), float(wished))
+            for i, h, more, wished in zip(open_to, targets, added, broken, strict=True)
         ]
 
-    def _candidate(self, unit: Unit, host: int, relief: float, imbalance_gain: float) -> Candidate:
+    def _candidate(self, unit: Unit, host: int, relief: float, imbalance_gain: float, broken: float) -> Candidate:
         state, settings = self.state, self.state.settings
         asked = [state.costs.quote(v, host) for v in unit.vms]
         spent = sum(q.core_seconds(float(state.demand.mean_cores[v])) for v, q in zip(unit.vms, asked, strict=True))
@@ -204,7 +211,7 @@ class Search:
         rate = settings.weight_unmet * relief / self.objective.horizon_seconds
         waiting = sum(q.seconds for q in asked)
         payback = waiting + settings.weight_cost * spent / rate if rate > 0 else None
-        return Candidate(unit, host, relief, imbalance_gain, spent, gain, payback)
+        return Candidate(unit, host, relief, imbalance_gain, spent, gain, payback, broken)
 
     def apply(self, candidate: Candidate) -> None:
         """Move the unit in the state and refresh what depends on it."""

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 class PlanSettings:
     """Headrooms are shares of a host's usable capacity above which it counts as hot.
 
+    ``memory_overcommit``: bytes that may be granted to guests per byte of a host's capacity; what they use stays below
+    the headroom whatever it is. ``link_share_max``: share of a link that the copies of one wave may take together, 0 for
+    no such limit; ``failure_domain_link_bytes_per_second``: uplinks that the hosts of a failure domain share. ``vcpus_per_core_max``: vCPUs per usable core, 0 for no cap. ``n_plus_one`` (off, memory, memory_and_cpu): what the
+    other hosts must have room for should any one host die.
+
     ``weight_*`` turn the parts of the objective into one currency: core-seconds of unmet demand. ``work_budget``:
     candidates the search may evaluate. ``max_moves``: steps of one plan. ``payback_max_seconds``: a plan whose gain does
-    not repay its cost within this time is not proposed.
+    not repay its cost within this time is not proposed. ``weight_soft``: core-seconds one broken wish counts where
+    destinations are compared; it neither starts a move nor forbids one.
 
     ``inflow_max_per_host``: VMs that may come to a host within an hour (0: any number); a host that came back grows to
     that over ``ramp_seconds``. ``rebalance_min_gain``: share of all imbalance that a move onto a host that came back must
@@ -23,11 +29,15 @@ class PlanSettings:
 
     cpu_headroom: float = 0.80
     memory_headroom: float = 0.85
+    memory_overcommit: float = 1.0
+    vcpus_per_core_max: float = 0.0
+    n_plus_one: str = "off"
     quantile: float = 0.95
     hot_probability: float = 0.5
     weight_unmet: float = 1.0
     weight_imbalance: float = 0.05
     weight_cost: float = 1.0
+    weight_soft: float = 1.0
     min_gain: float = 0.05
     payback_max_seconds: float = 3600.0
     max_moves: int = 8
@@ -51,3 +61,5 @@ class PlanSettings:
     host_idle_watts: float = 100.0
     watts_per_core: float = 10.0
     power_cycle_seconds: float = 600.0
+    link_share_max: float = 1.0
+    failure_domain_link_bytes_per_second: tuple[tuple[str, float], ...] = ()

@@ -7,6 +7,7 @@ way is not planned a second time. One move changes two rows of each.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,10 @@ from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.scenarios import Hotspot
 from rebalancerd.cluster.vm import Vm
-from rebalancerd.plan import demand
+from rebalancerd.plan import demand, figures
 from rebalancerd.plan.costbook import CostBook
 from rebalancerd.plan.demand import Demand, Floats, Indices
+from rebalancerd.plan.figures import Figures
 from rebalancerd.plan.groups import Groups
 from rebalancerd.plan.inputs import PlanInputs
 
@@ -42,6 +44,7 @@ class Start:
     hard_memory: Floats
     place: Indices
     presence: tuple[tuple[int, ...], ...]
+    figures: Figures
 
 
 class PlacementState:
@@ -52,7 +55,7 @@ class PlacementState:
     of a migration counted; ``place[v]``: host where v stands, or will stand when its migration has ended
     (``UNSETTLED``: in flight to a host nobody could name). ``shunned``: hotspots whose trouble these sums do not
     show (contention, figures of the host itself), so that they cannot tell when it is over. ``ruled`` keeps answers of
-    constraints that no placement changes. Raises ValueError for scenarios without a path or a step.
+    constraints that no placement changes; ``memo`` (shared by copies) and ``spare`` belong to ``n_plus_one``. Raises ValueError for scenarios without a path or a step.
     """
 
     def __init__(self, inputs: PlanInputs, like: "PlacementState | None" = None) -> None:
@@ -67,6 +70,8 @@ class PlacementState:
         self.groups: Groups = like.groups if like else Groups(self.vms, [bool(a) for a in self.demand.active])
         self.ruled: dict[tuple[int, int], Refusal | None] = like.ruled if like else {}
         self.costs: CostBook = like.costs if like else CostBook(inputs)
+        self.memo: dict[str, Any] = like.memo if like else {}
+        self.spare: Any = None
         self.hot = frozenset(self.host_index[h.host] for h in triggers(inputs) if h.host in self.host_index)
         self.flying = frozenset(self.vm_index[f.vm_uuid] for f in self.snapshot.in_flight if f.vm_uuid in self.vm_index)
         self.capacity_cpu = np.array([_number(h.capacity_cores) for h in self.hosts])
@@ -85,12 +90,13 @@ class PlacementState:
 
     def _start(self) -> "Start":
         sums = tuple(m.copy() for m in self._matrices())
-        return Start(sums, self.hard_memory.copy(), self.place.copy(), tuple(self.presence))
+        return Start(sums, self.hard_memory.copy(), self.place.copy(), tuple(self.presence), self.figures.copy())
 
     def _begin_at(self, start: "Start") -> None:
         """Take over the sums that the snapshot's placement gave."""
         self.held_cpu, self.held_memory, self.settled_cpu, self.settled_memory = (m.copy() for m in start.sums)
         self.hard_memory, self.place, self.presence = start.hard_memory.copy(), start.place.copy(), list(start.presence)
+        self.figures = start.figures.copy()
 
     def _sum_up(self) -> None:
         """Host sums of the present placement, the host's own overhead in every column."""
@@ -103,6 +109,7 @@ class PlacementState:
             if vm is not None and end is not None:
                 inbound[end] += self.demand.hard_memory[vm]
                 inbound_cpu[end] += self.demand.cpu[vm, -1]
+        own_bytes = np.zeros(len(self.hosts))
         order = np.argsort(self.place, kind="stable")
         bounds = np.searchsorted(self.place[order], np.arange(len(self.hosts) + 1))
         for h, host in enumerate(self.hosts):
@@ -110,11 +117,12 @@ class PlacementState:
             own_cpu, own_memory = overhead(host, [self.vms[v] for v in mine])
             # A copy that is arriving is part of the host's measured use already; it is counted as a VM below.
             own_cpu = max(0.0, own_cpu - inbound_cpu[h])
-            own_memory = max(0.0, own_memory - inbound[h])
+            own_bytes[h] = own_memory = max(0.0, own_memory - inbound[h])
             self.held_cpu[h] = self.demand.cpu[mine].sum(axis=0, dtype=np.float64) + own_cpu
             self.held_memory[h] = self.demand.memory[mine].sum(axis=0, dtype=np.float64) + own_memory
             self.hard_memory[h] = self.demand.hard_memory[mine].sum() + own_memory
         self.settled_cpu, self.settled_memory = self.held_cpu.copy(), self.held_memory.copy()
+        self.figures = figures.build(self.snapshot, self.place, self.demand, own_bytes, self.settings)
 
     def _count_in_flight(self) -> None:
         """Count observed migrations on both ends. An unknown destination may be any host, so it counts on all of them."""
@@ -139,6 +147,7 @@ class PlacementState:
         self.held_cpu[host] += sign * self.demand.cpu[vm].astype(np.float64)
         self.held_memory[host] += sign * self.demand.memory[vm].astype(np.float64)
         self.hard_memory[host] += sign * self.demand.hard_memory[vm]
+        self.figures.shift(vm, gone=(host,) if sign < 0 else (), come=(host,) if sign > 0 else ())
         kept = self.presence[vm]
         self.presence[vm] = (*kept, host) if sign > 0 else tuple(h for h in kept if h != host)
 
@@ -183,6 +192,7 @@ class PlacementState:
             for matrix, row in zip(self._matrices(), rows, strict=True):
                 matrix[host] = row
             self.hard_memory[host] = hard
+        self.figures.shift(undo.vm, gone=self.presence[undo.vm], come=undo.presence)
         self.place[undo.vm] = undo.place
         self.presence[undo.vm] = undo.presence
 

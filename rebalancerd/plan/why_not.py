@@ -9,6 +9,7 @@ from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_host, 
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.consolidate import consolidate
 from rebalancerd.plan.constraints import check_unit
+from rebalancerd.plan.contradictions import of_vm
 from rebalancerd.plan.explain import hottest, no_other_host, pressure, why_still_hot
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.relief import unready, useless, worth_it
@@ -39,7 +40,7 @@ def why_not(inputs: PlanInputs, vm_uuid: str) -> tuple[Refusal, ...]:
         found += kept if plan.policy == CONSOLIDATE and kept else [about_vm(Code.BALANCED, vm_uuid, calm)]
     unit = state.groups.unit(vm, state.settled_on(host))
     if (stays := unready(state, unit)) is not None:
-        return (*found, stays)
+        return (*found, stays, *of_vm(state, vm))
     rows = Unit.of(state, unit)
     relief = search.relief_at_source(rows)
     if host in state.hot and (idle := useless(search, rows, relief)) is not None:
@@ -48,6 +49,7 @@ def why_not(inputs: PlanInputs, vm_uuid: str) -> tuple[Refusal, ...]:
     for h in range(len(state.hosts)):
         if h != host:
             found += _about_destination(search, rows, relief, h, instead)
+    found += of_vm(state, vm)
     return tuple(found) or (no_other_host(state, vm),)
 
 

@@ -7,9 +7,12 @@ import pytest
 
 from rebalancerd import config
 from rebalancerd.act.settings import ActSettings
+from rebalancerd.cluster.host import HugePages
 from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
+from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.config import ConfigError
 from rebalancerd.config_checks import RISKS
+from rebalancerd.config_docs import effective
 from rebalancerd.guard.settings import GuardSettings, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan.settings import PlanSettings
@@ -171,6 +174,14 @@ def test_rules_become_policies() -> None:
         (HOSTS + "[plan]\nquantile = nan\n", "plan.quantile: Input should be a finite number"),
         (HOSTS + "[plan]\nquantile = 1\n", "plan.quantile: Input should be less than 1"),
         (HOSTS + "memory = '64 GB/s'\n", "hosts[1].memory: '64 GB/s' is not a size"),
+        (HOSTS + "hugepages = 5\n", "hosts[1].hugepages: not a table of page sizes and counts"),
+        (HOSTS + "hugepages = { '2 Mi' = 5 }\n", "hosts[1].hugepages: '2 Mi' is not a size"),
+        (HOSTS + "hugepages = { '1 B' = 5 }\n", "hosts[1].hugepages: '1 B' is no page size"),
+        (HOSTS + "hugepages = { '2 MiB' = -5 }\n", "hosts[1].hugepages: '-5' is no count of pages"),
+        (HOSTS + "hugepages = { '2 MiB' = 5, '2048 KiB' = 5 }\n", "'2048 KiB' is no page size, or is given twice"),
+        (HOSTS + "memory_overcommit = 0\n", "hosts[1].memory_overcommit: Input should be greater than 0"),
+        (HOSTS + "[plan]\nfailure_domain_link = 5\n", "plan.failure_domain_link: not a table of names and rates"),
+        (HOSTS + "[plan]\nfailure_domain_link = { r1 = 0 }\n", "the rate of 'r1' is not above 0"),
         (HOSTS + "link = 0\n", "hosts[1].link: Input should be greater than 0"),
         (HOSTS + "[guard]\ncooldown = 5\ncooldown_seconds = 6\n", "guard.cooldown_seconds: unknown key"),
         ("mode = \n", "is not TOML: Invalid value (at line 1"),
@@ -200,6 +211,11 @@ def test_wrong_values_are_told_with_key_line_and_hint(text: str, expected: str) 
         (HOSTS + "cores = 4.0\nreserved_cores = 4.0\n", "nothing is left of 4 cores"),
         (HOSTS + "[[rules]]\nname='x'\npin=['h22']\n", "rules[0].pin: there is no host 'h22' (did you mean h2?)"),
         (HOSTS + "[[rules]]\nname='x'\navoid=['zzz']\n", "there is no host 'zzz' (hosts: h1, h2)"),
+        (HOSTS + "[[rules]]\nname='x'\nprefer=['h3']\n", "rules[0].prefer: there is no host 'h3'"),
+        (
+            HOSTS + "failure_domain = 'rack1'\n[plan]\nfailure_domain_link = { rack2 = '1 Gbit/s' }\n",
+            "plan.failure_domain_link: no host is in the failure domain 'rack2' (did you mean rack1?)",
+        ),
         (
             HOSTS + "[guard]\ntimezone = 'Europe/Berln'\n",
             "line 10: guard.timezone: time zone 'Europe/Berln' is not known",
@@ -366,3 +382,17 @@ def test_settings_of_models_that_make_no_sense(setting: str, part: str) -> None:
 )
 def test_a_policy_window_that_cannot_be_is_named(lines: str, message: str) -> None:
     assert message in told(f"{HOSTS}\n[[guard.policy_windows]]\n{lines}\n")
+
+
+def test_tables_of_huge_pages_and_uplinks_are_read_and_written() -> None:
+    host = "failure_domain = 'rack 1'\nmode = 'maintenance'\nhugepages = { '1 GiB' = 16, '2 MiB' = 512 }\n"
+    cfg = config.parse(HOSTS + host + "[plan]\nfailure_domain_link = { 'rack 1' = '40 Gbit/s' }\n")
+
+    assert cfg.host_settings()[1].hugepages == (
+        HugePages(size_bytes=2 * MIB, total=512),
+        HugePages(size_bytes=GIB, total=16),
+    )
+    assert cfg.host_settings()[1].mode is HostMode.DRAIN
+    assert cfg.plan_settings().failure_domain_link_bytes_per_second == (("rack 1", 5e9),)
+    again = config.parse(effective(cfg))
+    assert (again.host_settings(), again.plan_settings()) == (cfg.host_settings(), cfg.plan_settings())

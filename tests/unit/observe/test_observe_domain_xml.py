@@ -6,6 +6,7 @@ from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.vm import DiskKind, VmFacts
 from rebalancerd.observe.domain_xml import parse_domain
 from rebalancerd.observe.safe_xml import MAX_CHARACTERS, DomainXmlError
+from rebalancerd.observe.topology_xml import cpu_set
 
 UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 
@@ -60,10 +61,18 @@ IMMOVABLE = {
     "block job": ("<disk type='file'><target dev='vda'/><mirror/></disk>", "", "block job"),
     "virtiofs": ("<filesystem><driver type='virtiofs'/></filesystem>", "", "virtiofs"),
     "shmem": ("<shmem name='s' role='peer'/>", "", "master"),
-    "cpuset": ("", "<vcpu cpuset='0-3'>2</vcpu>", ""),
-    "vcpupin": ("", "<cputune><vcpupin vcpu='0' cpuset='1'/></cputune>", "vcpupin"),
-    "numatune": ("", "<numatune><memory mode='strict' nodeset='0'/></numatune>", "numatune"),
-    "hugepages": ("", "<memoryBacking><hugepages/></memoryBacking>", "huge pages"),
+    "unreadable pinning": ("", "<cputune><vcpupin vcpu='0' cpuset='1-'/></cputune>", "cannot be read"),
+    "huge pages of NUMA nodes": (
+        "",
+        "<numatune><memory mode='strict' nodeset='0'/></numatune><memoryBacking><hugepages/></memoryBacking>",
+        "huge pages of certain NUMA nodes",
+    ),
+    "huge pages of two sizes": (
+        "",
+        "<memoryBacking><hugepages><page size='2048'/><page size='1' unit='GiB'/></hugepages></memoryBacking>",
+        "several sizes",
+    ),
+    "huge pages of no size": ("", "<memoryBacking><hugepages><page size='x'/></hugepages></memoryBacking>", "read"),
     "vnc": ("<graphics type='vnc' listen='10.0.0.5'/>", "", "10.0.0.5"),
     "spice": ("<graphics type='spice'><listen type='address' address='fd00::1'/></graphics>", "", "fd00::1"),
     "sev": ("", "<launchSecurity type='sev'/>", "sev"),
@@ -73,7 +82,7 @@ IMMOVABLE = {
 }
 
 
-@pytest.mark.parametrize("case", [k for k in IMMOVABLE if k != "cpuset"])
+@pytest.mark.parametrize("case", IMMOVABLE)
 def test_what_forbids_a_migration_is_named(case: str) -> None:
     devices, body, word = IMMOVABLE[case]
     (cause,) = read(domain(devices, body)).immovable
@@ -82,7 +91,38 @@ def test_what_forbids_a_migration_is_named(case: str) -> None:
 
 def test_vcpus_pinned_by_cpuset_are_named() -> None:
     xml = domain().replace("<vcpu current='2'>", "<vcpu cpuset='0-3' current='2'>")
-    assert read(xml).immovable == ("vCPUs are pinned to host CPUs (cpuset)",)
+    assert read(xml).host_topology == ("vCPUs are pinned to host CPUs (cpuset)",)
+    assert (read(xml).pinned_cpus, read(xml).immovable) == (frozenset(range(4)), ())
+
+
+def test_what_refers_to_cpus_and_numa_nodes_is_named_with_the_cpus_of_the_vcpus() -> None:
+    tune = (
+        "<cputune><vcpupin vcpu='0' cpuset='2-4,^3'/><vcpupin vcpu='1' cpuset='9'/><emulatorpin cpuset='0'/></cputune>"
+    )
+    facts = read(domain(body=f"{tune}<numatune><memory mode='strict' nodeset='0'/></numatune>"))
+
+    assert facts.host_topology == (
+        "CPU pinning (vcpupin)",
+        "CPU pinning (emulatorpin)",
+        "memory bound to host NUMA nodes (numatune)",
+    )
+    assert (facts.pinned_cpus, facts.immovable) == (frozenset({2, 4, 9}), ())
+
+
+@pytest.mark.parametrize(
+    ("inner", "size"),
+    [("<hugepages/>", 0), ("<hugepages><page size='2048'/></hugepages>", 2**21), ("<nosharepages/>", None)],
+)
+def test_the_size_of_huge_pages(inner: str, size: int | None) -> None:
+    facts = read(domain(body=f"<memoryBacking>{inner}</memoryBacking>"))
+
+    assert (facts.hugepage_bytes, facts.immovable) == (size, ())
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "0-99999", "1,,2", "-1", "\u0661"])
+def test_no_set_of_cpus(text: str) -> None:
+    with pytest.raises(ValueError, match=repr(text)):
+        cpu_set(text)
 
 
 def test_invtsc_needs_a_frequency() -> None:

@@ -1,0 +1,267 @@
+"""N+1: any one host may die, and the others have room for its VMs.
+
+For every host a way out is kept: where each VM that stands on it would go. It is found by fitting the largest first,
+each where most is free, and if that leaves some over, each where it fits most tightly. What is found is a real fit, so a
+host is never called safe wrongly; a host that only a cleverer packing could save is called unsafe. A move changes the
+room of few hosts, so only the ways out that lead there are looked at again.
+
+A VM goes where the rules leave it (CPU, storage, networks, pins, modes, groups), whatever a migration would cost: it is
+started anew. One that no other host may run whatever its room is left out, for no spare capacity could save it. Copies
+count where they will end. CPU, where asked for, is the sum of the VMs' own peaks, never less than what they ask for.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rebalancerd.cluster.refusal import Code, Refusal
+from rebalancerd.plan.admission import Admission, Mask
+from rebalancerd.plan.ask import Ask
+from rebalancerd.plan.demand import Floats, Indices
+from rebalancerd.plan.figures import FIRST_POOL, GRANTED
+from rebalancerd.plan.state import PlacementState
+from rebalancerd.plan.wording import cores, shown, size
+
+OFF, MEMORY, MEMORY_AND_CPU = "off", "memory", "memory_and_cpu"
+SLACK = 1e-9
+Block = tuple[int, ...]  # VMs that must be started on one host
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """Where the VMs of a dead host go: block to host; ``taken``: (R,) by host. ``left``: blocks that fit nowhere."""
+
+    goes: dict[Block, int]
+    taken: dict[int, Floats]
+    left: tuple[Block, ...]
+    short: float  # bytes granted to what is left over, at least 1 if anything is
+
+
+class SpareRoom:
+    """Ways out of every host for one placement. Shapes: ``need`` (R, V), ``room`` (R, H); rows are resources.
+
+    Rows: bytes granted, bytes used at most, vCPUs and huge pages where they are limited, and CPU where it is asked for.
+    """
+
+    def __init__(self, state: PlacementState, *, with_cpu: bool) -> None:
+        figures = state.figures
+        self._with_cpu = with_cpu
+        self._admission = Admission(state)
+        self._masks: dict[int, Mask] = {}
+        self._home = np.array([state.host_index[vm.host] for vm in state.vms], dtype=np.intp)
+        self.place = self._places(state)
+        rows = [figures.need, state.demand.hard_memory[None, :]]
+        limits = [figures.limit, state.capacity_memory[None, :]]
+        if with_cpu:
+            rows.append(state.demand.cpu.max(axis=1, initial=0).astype(np.float64)[None, :])
+            limits.append(state.capacity_cpu[None, :])
+        self.need: Floats = np.vstack(rows)
+        self._hard, self._cpu = len(figures.need), len(figures.need) + 1
+        self.room: Floats = np.vstack(limits) - self._held(state)
+        self.members: list[set[int]] = [set() for _ in state.hosts]
+        for v in np.flatnonzero(state.demand.active):
+            self.members[int(self.place[v])].add(int(v))
+        total = np.nansum(np.where(np.isfinite(self.room), np.maximum(self.room, 0.0), 0.0), axis=1)
+        self._scale = 1.0 / np.maximum(total, 1.0)
+        self.ways = [self._way_out(state, h, self.room, self.members[h]) for h in range(len(state.hosts))]
+        self.worst = max((way.short for way in self.ways), default=0.0)
+
+    def copy(self) -> "SpareRoom":
+        """The same ways out, for a placement of its own."""
+        made = object.__new__(SpareRoom)
+        made.__dict__.update(self.__dict__)
+        made.place, made.room, made.ways = self.place.copy(), self.room.copy(), list(self.ways)
+        made.members = [set(vms) for vms in self.members]
+        return made
+
+    def _places(self, state: PlacementState) -> Indices:
+        """Where VMs stand or will stand; one whose destination nobody could name stays where it is."""
+        places: Indices = np.where(state.place >= 0, state.place, self._home)
+        return places
+
+    def _held(self, state: PlacementState) -> Floats:
+        held = np.zeros((len(self.need), len(state.hosts)))
+        for row, need in enumerate(self.need):
+            held[row] = np.bincount(self.place, weights=need, minlength=len(state.hosts))
+            if FIRST_POOL <= row < self._hard:  # free pages are those that the snapshot's placement leaves
+                held[row] -= np.bincount(self._home, weights=need, minlength=len(state.hosts))
+        held[GRANTED] += state.figures.own
+        held[self._hard] += state.figures.own
+        if self._with_cpu:
+            held[self._cpu] = state.settled_cpu.max(axis=1)
+        return held
+
+    def _may(self, state: PlacementState, vm: int) -> Mask:
+        """Hosts that may run a VM, the one where the snapshot has it among them."""
+        if vm not in self._masks:
+            mask, home, policy = self._admission.of(vm).copy(), int(self._home[vm]), state.vms[vm].policy
+            mask[home] = self._admission.receives[home] and (not policy.pin or state.vms[vm].host in policy.pin)
+            self._masks[vm] = mask
+        return self._masks[vm]
+
+    def _blocks(self, state: PlacementState, host: int, members: set[int]) -> list[tuple[Block, Mask]]:
+        """What must be started anew and where it may be, largest first; what may be nowhere else is left out."""
+        found: dict[Block, Mask] = {}
+        for v in sorted(members):
+            bound = state.groups.bound(v)
+            block = (v, *(m for m in bound if m in members)) if bound else (v,)
+            key = tuple(sorted(block))
+            if key in found:
+                continue
+            mask = self._may(state, v).copy()
+            for other in block[1:]:
+                mask &= self._may(state, other)
+            mask[host] = False
+            if mask.any():
+                found[key] = mask
+        weights = {block: float((self.need[:, list(block)].sum(axis=1) * self._scale).max()) for block in found}
+        return sorted(found.items(), key=lambda row: (-weights[row[0]], row[0]))
+
+    def _way_out(self, state: PlacementState, host: int, room: Floats, members: set[int]) -> WayOut:
+        """The better of two ways of fitting, the first if it leaves nothing over."""
+        blocks = self._blocks(state, host, members)
+        first = self._fitted(state, blocks, room, tightly=False)
+        if not first.left:
+            return first
+        second = self._fitted(state, blocks, room, tightly=True)
+        return second if second.short < first.short else first
+
+    def _fitted(
+        self, state: PlacementState, blocks: Sequence[tuple[Block, Mask]], room: Floats, *, tightly: bool
+    ) -> WayOut:
+        room = room.copy()
+        goes: dict[Block, int] = {}
+        taken: dict[int, Floats] = {}
+        left: list[Block] = []
+        short = 0.0
+        went: dict[int, int] = {}
+        for block, mask in blocks:
+            need = self.need[:, list(block)].sum(axis=1)
+            rows = np.flatnonzero(need)
+            open_to = mask & (room[rows] >= need[rows, None] * (1 - SLACK)).all(axis=0)
+            self._keep_apart(state, block, open_to, went)
+            hosts = np.flatnonzero(open_to)
+            if not len(hosts):
+                left.append(block)
+                short += max(1.0, float(need[GRANTED]))
+                continue
+            free = room[GRANTED, hosts]
+            host = int(hosts[free.argmin() if tightly else free.argmax()])
+            room[:, host] -= need
+            goes[block] = host
+            taken[host] = taken[host] + need if host in taken else need
+            went.update(dict.fromkeys(block, host))
+        return WayOut(goes, taken, tuple(left), short)
+
+    def _keep_apart(self, state: PlacementState, block: Block, open_to: Mask, went: dict[int, int]) -> None:
+        """Close the hosts where a group has another member; one that has died stands where it went."""
+        for v in block:
+            for _, members in state.groups.apart(v):
+                open_to[[went.get(m, int(self.place[m])) for m in members if m not in block]] = False
+            others = [m for m in state.groups.on_its_cpus(v) if m not in block]
+            open_to[[went.get(m, int(self.place[m])) for m in others]] = False
+
+    def follow(self, state: PlacementState) -> None:
+        """Take over what has moved since the last look."""
+        now = self._places(state)
+        moved = np.flatnonzero(now != self.place)
+        if not len(moved):
+            return
+        hosts = {int(h) for h in (*self.place[moved], *now[moved])}
+        changed = self._trial(state, {int(v): int(now[v]) for v in moved}, state.settled_cpu)
+        for v in moved[state.demand.active[moved]]:
+            self.members[int(self.place[v])].discard(int(v))
+            self.members[int(now[v])].add(int(v))
+        room, ways = changed
+        self.place = now
+        for h in hosts:
+            self.room[:, h] = room[:, h]
+        for h, way in ways.items():
+            self.ways[h] = way
+
+    def _trial(
+        self, state: PlacementState, moves: dict[int, int], settled_cpu: "Floats | None" = None
+    ) -> tuple[Floats, dict[int, WayOut]]:
+        """Room and the ways out that differ if those VMs stood elsewhere."""
+        room, grown, touched = self.room.copy(), set(), set()
+        members: dict[int, set[int]] = {}
+        rows: dict[int, Floats] = {}
+        for v, to in moves.items():
+            if not state.demand.active[v]:
+                continue
+            here = int(self.place[v])
+            room[:, here] += self.need[:, v]
+            room[:, to] -= self.need[:, v]
+            for h in (here, to):
+                members.setdefault(h, set(self.members[h]))
+                if self._with_cpu and settled_cpu is None:
+                    rows.setdefault(h, state.settled_cpu[h].copy())
+            members[here].discard(v)
+            members[to].add(v)
+            if rows:
+                rows[here] -= state.demand.cpu[v]
+                rows[to] += state.demand.cpu[v]
+            grown.add(to)
+            touched |= {here, to}
+        if self._with_cpu:
+            for h in touched:
+                load = rows[h] if settled_cpu is None else settled_cpu[h]
+                room[self._cpu, h] = state.capacity_cpu[h] - float(load.max())
+        keep, self.place = self.place, self.place.copy()
+        for v, to in moves.items():
+            self.place[v] = to
+        again = touched | set(self._broken(state, room, grown, moves))
+        ways = {h: self._way_out(state, h, room, members.get(h, self.members[h])) for h in sorted(again)}
+        self.place = keep
+        return room, ways
+
+    def _broken(self, state: PlacementState, room: Floats, grown: set[int], moves: Iterable[int]) -> Iterable[int]:
+        """Hosts whose way out leads to where there is no longer room, or that have a member of a group of what moves."""
+        for v in moves:
+            for _, members in state.groups.apart(v):
+                yield from (int(self.place[m]) for m in members)
+            yield from (int(self.place[m]) for m in state.groups.on_its_cpus(v))
+        for f, way in enumerate(self.ways):
+            for h in grown:
+                taken = way.taken.get(h)
+                if taken is not None and bool((taken * (1 - SLACK) > room[:, h])[taken > 0].any()):
+                    yield f
+
+    def refuse(self, ask: Ask) -> Refusal | None:
+        """Why a move would leave a host that could die without a way out, or worsen what is the worst already."""
+        state = ask.state
+        self.follow(state)
+        _, ways = self._trial(state, {v: ask.destination for v in ask.together if self.place[v] != ask.destination})
+        for h, way in ways.items():
+            before = self.ways[h].short
+            if way.short > before * (1 + SLACK) and (not before or way.short > self.worst * (1 + SLACK)):
+                return ask.refuse(Code.N_PLUS_ONE, self._told(state, h, way, before))
+        return None
+
+    def _told(self, state: PlacementState, host: int, way: WayOut, before: float) -> str:
+        left = [v for block in way.left for v in block]
+        need = self.need[:, left].sum(axis=1)
+        cpu = f" and {cores(need[self._cpu])}" if self._with_cpu else ""
+        what = f"{len(left)} of its VMs ({size(need[GRANTED])}{cpu}) would find no room"
+        change = f"now {size(before)}" if before else "now all do"
+        return f"{shown(state.hosts[host].name)} could not die afterwards: {what} on the others ({change})"
+
+
+def spare_room(state: PlacementState) -> SpareRoom | None:
+    """Spare room of a state, made when first asked for and shared by its copies; None where it is not asked for."""
+    if state.settings.n_plus_one == OFF:
+        return None
+    if state.spare is None:
+        start = state.memo.get("spare room")
+        if start is None:
+            start = state.memo["spare room"] = SpareRoom(state, with_cpu=state.settings.n_plus_one == MEMORY_AND_CPU)
+        state.spare = start.copy()
+    found: SpareRoom = state.spare
+    return found
+
+
+def n_plus_one(ask: Ask) -> Refusal | None:
+    """After the move any one host may still die, if it could before."""
+    spare = spare_room(ask.state)
+    return None if spare is None else spare.refuse(ask)
