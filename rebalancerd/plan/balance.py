@@ -21,6 +21,7 @@ from rebalancerd.plan.explain import (
     unusual_options,
     why_still_hot,
 )
+from rebalancerd.plan.improve import improve
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.propose import Chosen, nothing, propose
 from rebalancerd.plan.rounds import Rounds
@@ -40,10 +41,12 @@ def balance(inputs: PlanInputs) -> Plan:
         why = f"Balanced: no host is or will be above its headroom; the nearest, {hottest(state)}{unknown_hosts(state)}"
         return nothing(state, POLICY, [about_cluster(Code.BALANCED, why)], why)
     search = Search(state.copy())
-    chosen = _rounds(search)
+    improved = improve(search, _rounds(search))
+    chosen = improved.chosen
     moves = sum(len(c.candidate.unit.vms) for c in chosen)
     bounded = moves >= inputs.settings.max_moves or search.exhausted
     refusals = [r for h in sorted(state.hot) for r in _left_hot(state, search, h, bounded=bounded)]
+    refusals = [*improved.refusals, *refusals]
     if not chosen:
         return nothing(state, POLICY, refusals, _why_nothing(state, refusals))
     return propose(state, POLICY, chosen, refusals, partial(_why, state))

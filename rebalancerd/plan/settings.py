@@ -9,7 +9,8 @@ class PlanSettings:
 
     ``weight_*`` turn the parts of the objective into one currency: core-seconds of unmet demand. ``work_budget``:
     candidates the search may evaluate. ``max_moves``: steps of one plan. ``payback_max_seconds``: a plan whose gain does
-    not repay its cost within this time is not proposed.
+    not repay its cost within this time is not proposed. ``improve_budget``: swaps, chains and detours that are tried for
+    hosts which no single move relieves, 0 for none.
     """
 
     cpu_headroom: float = 0.80
@@ -23,6 +24,7 @@ class PlanSettings:
     payback_max_seconds: float = 3600.0
     max_moves: int = 8
     work_budget: int = 200_000
+    improve_budget: int = 2_000
     expiry_seconds: float = 300.0
     max_downtime_seconds: float = 0.5
     max_migration_seconds: float = 600.0

@@ -1,0 +1,261 @@
+"""Improvement after the greedy rounds: swaps and chains for hosts that no single move could relieve, then small parts.
+
+A hot host may keep its demand because no host has room for the VM whose leaving would help. Room can be made: by a chain
+(first a VM leaves the receiver to a third host) or a swap (it goes to the hot host, which is cool once both have moved).
+What hangs together is judged as a whole by the same test as a single move, counted against ``improve_budget``, and stands
+or falls together. Moves that wait for each other go by way of a parking host, if the whole still gains with that detour.
+What remains hot is handed to the exact solver in small parts (`exact_part`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from rebalancerd.cluster.refusal import Refusal
+from rebalancerd.plan.bundle import Bundle, Shift, parts, tried, worthwhile
+from rebalancerd.plan.demand import Indices
+from rebalancerd.plan.explain import pressure, unusual_options
+from rebalancerd.plan.order import Placed, order
+from rebalancerd.plan.parking import parkings
+from rebalancerd.plan.propose import Chosen
+from rebalancerd.plan.relief import NOTHING, unready, worth_it
+from rebalancerd.plan.search import Candidate, Search, Unit
+from rebalancerd.plan.wording import listed, shown, span
+
+UNITS = 8  # VMs or groups of a hot host that are tried, those that relieve most first
+RECEIVERS = 8  # hosts tried for each, those that lack least room first
+EVICTED = 6  # VMs of a receiver that are tried, those with least memory first
+ORDERED = 8  # bundles of a host whose order is worked out, the best first
+TOLERANCE = 1 + 1e-9
+
+
+@dataclass(slots=True)
+class Improvement:
+    """The moves chosen so far on a search, and the refusals of bundles that would gain and can never start."""
+
+    search: Search
+    chosen: list[Chosen]
+    refusals: list[Refusal] = field(default_factory=list)
+    bundles: int = 0
+
+    @property
+    def moved(self) -> set[int]:
+        """VMs that the plan moves already."""
+        return {v for c in self.chosen for v in c.candidate.unit.vms}
+
+    @property
+    def room(self) -> int:
+        """Moves that the plan may still take."""
+        return self.search.state.settings.max_moves - sum(len(c.candidate.unit.vms) for c in self.chosen)
+
+    @property
+    def placed(self) -> list[Placed]:
+        """The chosen moves as `order` takes them."""
+        return [
+            Placed(v, c.candidate.destination, unit, c.bundle)
+            for unit, c in enumerate(self.chosen)
+            for v in c.candidate.unit.vms
+        ]
+
+    def take(self, bundle: Bundle) -> None:
+        """Apply a bundle to the search and note its moves."""
+        why = _why(self.search, bundle)
+        for shift, candidate in zip(bundle.shifts, parts(self.search, bundle), strict=True):
+            self.chosen.append(Chosen(candidate, why, bundle=self.bundles, leg=shift.leg))
+        self.bundles += 1
+
+
+def improve(search: Search, chosen: Sequence[Chosen]) -> Improvement:
+    """What the rounds chose and what can be added for hosts that are still hot; the search is left at its end."""
+    work = Improvement(search, list(chosen))
+    last = search.evaluated + search.state.settings.improve_budget
+    found = True
+    while found and search.evaluated < last:
+        found = False
+        for host in _still_hot(search):
+            bundle = _best_bundle(work, host, last) if work.room >= 2 else None
+            if bundle is not None:
+                work.take(bundle)
+                _singles(work)
+                found = True
+                break
+    return work
+
+
+def _still_hot(search: Search) -> list[int]:
+    """Hosts that called for relief and are still above headroom, the worst first."""
+    state, objective = search.state, search.objective
+    hot = [h for h in state.hot if objective.counted[h] and state.above_headroom(h)]
+    return sorted(hot, key=lambda h: (-objective.unmet[h], h))
+
+
+def _singles(work: Improvement) -> None:
+    """Single moves that a bundle has made possible."""
+    search = work.search
+    for host in _still_hot(search):
+        for unit, relief in _units(work, host):
+            if len(unit.vms) > work.room or search.exhausted or not search.state.above_headroom(host):
+                break
+            found = search.evaluate(unit, partial(worth_it, search), relief)
+            if found:
+                why = _why_single(search, found[0])
+                search.apply(found[0])
+                work.chosen.append(Chosen(found[0], why))
+
+
+def _units(work: Improvement, host: int) -> list[tuple[Unit, float]]:
+    """What may leave a hot host and would relieve it, with its relief, the most useful first."""
+    search, state, moved = work.search, work.search.state, work.moved
+    here, found = state.settled_on(host), []
+    for vms in sorted({state.groups.unit(v, here) for v in here}):
+        if moved.isdisjoint(vms) and unready(state, vms) is None:
+            unit = Unit.of(state, vms)
+            relief = search.relief_at_source(unit)
+            if relief > NOTHING:
+                found.append((unit, relief))
+    return sorted(found, key=lambda row: (-row[1], row[0].vms))[:UNITS]
+
+
+def _best_bundle(work: Improvement, host: int, last: int) -> Bundle | None:
+    """The worthwhile bundle for a hot host that gains most and can be started."""
+    search, found = work.search, []
+    for unit, _ in _units(work, host):
+        for shifts in _ways(work, host, unit):
+            if search.evaluated >= last:
+                break
+            bundle = tried(search, shifts)
+            if bundle is not None and worthwhile(search, bundle):
+                found.append(bundle)
+    ranked = sorted(found, key=lambda b: (-b.lead.gain, [(s.vms, s.host) for s in b.shifts]))[:ORDERED]
+    stuck: list[Refusal] = []
+    for bundle in ranked:
+        refused = _unstartable(work, bundle)
+        if not refused:
+            return bundle
+        stuck += refused
+    for detour in (d for bundle in ranked for d in _detours(work, bundle)):
+        if not _unstartable(work, detour):
+            return detour
+    work.refusals += stuck
+    return None
+
+
+def _ways(work: Improvement, host: int, unit: Unit) -> Iterator[tuple[Shift, ...]]:
+    """Shifts that bring a unit off a hot host: one VM leaves the receiver first, to a third host or to the hot one."""
+    search, state = work.search, work.search.state
+    if len(unit.vms) + 1 > work.room:
+        return
+    for receiver in _receivers(search, unit):
+        for evicted in _evicted(work, unit, receiver):
+            small = Unit.of(state, (evicted,))
+            onward = search.evaluate(small, lambda _: None, search.relief_at_source(small))
+            ends = [c.destination for c in onward[:1] if c.destination not in unit.sources]
+            if search.admission.of(evicted)[host]:
+                ends.append(host)
+            for end in ends:
+                yield Shift((evicted,), end), Shift(unit.vms, receiver)
+
+
+def _receivers(search: Search, unit: Unit) -> list[int]:
+    """Hosts that the unit could go to but for room or anti-affinity, those that lack least first."""
+    state, objective = search.state, search.objective
+    open_to = search.admission.of_unit(unit.vms) & objective.counted
+    open_to[list(unit.sources)] = False
+    open_to[list(state.shunned)] = False
+    hosts = np.flatnonzero(open_to)
+    lack = _lack(search, hosts, state.held_cpu[hosts] + unit.cpu, state.held_memory[hosts] + unit.memory)
+    lack += np.maximum(0.0, (state.hard_memory[hosts] + unit.hard_memory) / state.capacity_memory[hosts] - 1)
+    return [int(hosts[i]) for i in np.lexsort((hosts, np.round(lack, 9)))[:RECEIVERS]]
+
+
+def _lack(search: Search, hosts: Indices, cpu: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    """What load rows (N, C) lack on those N hosts below headroom, as shares of capacity, CPU and memory added."""
+    state, objective, quantile = search.state, search.objective, search.state.settings.quantile
+    over_cpu = state.demand.peak(cpu, quantile) - objective.limit_cpu[hosts]
+    over_memory = state.demand.peak(memory, quantile) - objective.limit_memory[hosts]
+    lack: np.ndarray = np.maximum(0.0, over_cpu) / state.capacity_cpu[hosts]
+    return lack + np.maximum(0.0, over_memory) / state.capacity_memory[hosts]
+
+
+def _evicted(work: Improvement, unit: Unit, receiver: int) -> list[int]:
+    """VMs of a receiver without any one of which the unit fits there, smallest first."""
+    search, state, moved = work.search, work.search.state, work.moved
+    blocking = {
+        m for v in unit.vms for _, members in state.groups.apart(v) for m in members if receiver in state.presence[m]
+    }
+    here = sorted(blocking) if blocking else state.settled_on(receiver)
+    if len(blocking) > 1:
+        return []
+    vms = [v for v in here if v not in moved and not state.groups.bound(v) and unready(state, (v,)) is None]
+    if not vms:
+        return []
+    there = np.full(len(vms), receiver, dtype=np.intp)
+    cpu = state.held_cpu[receiver] + unit.cpu - state.demand.cpu[vms]
+    memory = state.held_memory[receiver] + unit.memory - state.demand.memory[vms]
+    hard = state.hard_memory[receiver] + unit.hard_memory - state.demand.hard_memory[vms]
+    fits = (_lack(search, there, cpu, memory) <= NOTHING) & (hard <= state.capacity_memory[receiver] * TOLERANCE)
+    fitting = [v for v, good in zip(vms, fits, strict=True) if good]
+    return sorted(fitting, key=lambda v: (float(state.demand.hard_memory[v]), v))[:EVICTED]
+
+
+def _unstartable(work: Improvement, bundle: Bundle) -> list[Refusal]:
+    """Why the bundle's moves cannot all be started one after the other, beside those chosen so far; empty if they can."""
+    placed = work.placed
+    ordered = order(work.search.state, [*placed, *_as_placed(work, bundle)])
+    mine = [refusal for i, refusal in sorted(ordered.dropped.items()) if i >= len(placed)]
+    return mine or list(ordered.dropped.values())
+
+
+def _as_placed(work: Improvement, bundle: Bundle) -> list[Placed]:
+    first = len(work.chosen)
+    return [Placed(v, s.host, first + i, work.bundles) for i, s in enumerate(bundle.shifts) for v in s.vms]
+
+
+def _detours(work: Improvement, bundle: Bundle) -> Iterator[Bundle]:
+    """The bundle with one VM sent by way of a parking host, where that still pays."""
+    search = work.search
+    if sum(len(s.vms) for s in bundle.shifts) + 1 > work.room:
+        return
+    for i, shift in enumerate(bundle.shifts):
+        if len(shift.vms) > 1:
+            continue
+        others = [s for j, s in enumerate(bundle.shifts) if j != i]
+        for host, leg in parkings(search, shift.vms[0], shift.host):
+            shifts = (replace(shift, host=host), *others, replace(shift, leg=leg))
+            detour = tried(search, shifts)
+            if detour is not None and worthwhile(search, detour):
+                yield detour
+
+
+def _why(search: Search, bundle: Bundle) -> str:
+    """The trouble, the moves that go together, and what they bring and cost as a whole."""
+    state, lead = search.state, bundle.lead
+    hot = min(_still_hot(search), key=lambda h: (-_leaving(search, bundle, h), h))
+    ways = listed(
+        f"{listed(shown(state.vms[v].name) for v in s.vms)} to {shown(state.hosts[s.host].name)}" for s in bundle.shifts
+    )
+    payback = "" if lead.payback_seconds is None else f", pays back after {span(lead.payback_seconds)}"
+    special = "".join(unusual_options(state, s.vms, s.host) for s in bundle.shifts if s.leg is None)
+    return (
+        f"{pressure(state, hot)}; no single move relieves it; together, moving {ways} relieves {lead.relief:.0f} core-s "
+        f"of {search.objective.unmet.sum():.0f} unmet, costs {lead.cost:.0f}{payback}{special}"
+    )
+
+
+def _leaving(search: Search, bundle: Bundle, host: int) -> float:
+    """Unmet demand of a host that a VM of the bundle leaves, zero for others."""
+    leaves = any(int(search.state.place[v]) == host for s in bundle.shifts for v in s.vms)
+    return float(search.objective.unmet[host]) if leaves else 0.0
+
+
+def _why_single(search: Search, candidate: Candidate) -> str:
+    state, host = search.state, min(candidate.unit.sources)
+    names = listed(shown(state.vms[v].name) for v in candidate.unit.vms)
+    payback = "" if candidate.payback_seconds is None else f", pays back after {span(candidate.payback_seconds)}"
+    return (
+        f"{pressure(state, host)}; moving {names} to {shown(state.hosts[candidate.destination].name)} relieves "
+        f"{candidate.relief:.0f} core-s of {search.objective.unmet[host]:.0f} unmet, costs {candidate.cost:.0f}{payback}"
+        f"{unusual_options(state, candidate.unit.vms, candidate.destination)}"
+    )
