@@ -44,7 +44,7 @@ def balance(inputs: PlanInputs) -> Plan:
     improved = improve(search, _rounds(search))
     chosen = improved.chosen
     moves = sum(len(c.candidate.unit.vms) for c in chosen)
-    bounded = moves >= inputs.settings.max_moves or search.exhausted
+    bounded = moves >= inputs.settings.max_moves or search.exhausted or improved.bounded
     refusals = [r for h in sorted(state.hot) for r in _left_hot(state, search, h, bounded=bounded)]
     refusals = [*improved.refusals, *refusals]
     if not chosen:

@@ -33,37 +33,70 @@ TOLERANCE = 1 + 1e-9
 
 @dataclass(slots=True)
 class Improvement:
-    """The moves chosen so far on a search, and the refusals of bundles that would gain and can never start."""
+    """The moves chosen so far on a search, and the refusals of bundles that would gain and can never start.
+
+    ``bounded``: more would gain, but the plan has no room for it or the budget was used up.
+    """
 
     search: Search
     chosen: list[Chosen]
     refusals: list[Refusal] = field(default_factory=list)
     bundles: int = 0
+    bounded: bool = False
 
     @property
-    def moved(self) -> set[int]:
-        """VMs that the plan moves already."""
-        return {v for c in self.chosen for v in c.candidate.unit.vms}
+    def moves(self) -> dict[int, int]:
+        """Destination by VM of what the plan moves already."""
+        return {v: c.candidate.destination for c in self.chosen for v in c.candidate.unit.vms}
+
+    @property
+    def settled(self) -> set[int]:
+        """VMs whose way is not changed any more: those that move in a group or by way of a parking host."""
+        parked = {c.candidate.unit.vms for c in self.chosen if c.leg is not None}
+        return {v for c in self.chosen for v in c.candidate.unit.vms if len(c.candidate.unit.vms) > 1 or (v,) in parked}
 
     @property
     def room(self) -> int:
         """Moves that the plan may still take."""
         return self.search.state.settings.max_moves - sum(len(c.candidate.unit.vms) for c in self.chosen)
 
-    @property
-    def placed(self) -> list[Placed]:
-        """The chosen moves as `order` takes them."""
-        return [
+    def fits(self, bundle: Bundle) -> bool:
+        """Whether the plan has room for its moves; that it has not is noted."""
+        more = sum(len(s.vms) for s in bundle.shifts if s.instead_of is None)
+        self.bounded |= more > self.room
+        return more <= self.room
+
+    def beside(self, bundle: Bundle) -> list[Chosen]:
+        """The chosen moves that stay when a bundle is added, those whose fate it shares bound to it."""
+        replaced = {s.vms for s in bundle.shifts if s.instead_of is not None}
+        shared = {c.bundle for c in self.chosen if c.candidate.unit.vms in replaced} - {None}
+        kept = [c for c in self.chosen if c.candidate.unit.vms not in replaced]
+        return [replace(c, bundle=self.bundles) if c.bundle in shared else c for c in kept]
+
+    def refused(self, bundle: Bundle) -> list[Refusal]:
+        """Why its moves cannot all be started one after the other, beside the chosen ones; empty if they can."""
+        placed = [
             Placed(v, c.candidate.destination, unit, c.bundle)
-            for unit, c in enumerate(self.chosen)
+            for unit, c in enumerate(self.beside(bundle))
             for v in c.candidate.unit.vms
         ]
+        units, before = len(self.chosen), len(placed)
+        placed += [
+            Placed(v, s.host, units + i, self.bundles)
+            for i, s in enumerate(bundle.shifts)
+            if not s.stays(self.search.state)
+            for v in s.vms
+        ]
+        dropped = order(self.search.state, placed).dropped
+        return [r for i, r in sorted(dropped.items()) if i >= before] or list(dropped.values())
 
     def take(self, bundle: Bundle) -> None:
         """Apply a bundle to the search and note its moves."""
         why = _why(self.search, bundle)
+        self.chosen = self.beside(bundle)
         for shift, candidate in zip(bundle.shifts, parts(self.search, bundle), strict=True):
-            self.chosen.append(Chosen(candidate, why, bundle=self.bundles, leg=shift.leg))
+            if not shift.stays(self.search.state):
+                self.chosen.append(Chosen(candidate, why, bundle=self.bundles, leg=shift.leg))
         self.bundles += 1
 
 
@@ -75,12 +108,13 @@ def improve(search: Search, chosen: Sequence[Chosen]) -> Improvement:
     while found and search.evaluated < last:
         found = False
         for host in _still_hot(search):
-            bundle = _best_bundle(work, host, last) if work.room >= 2 else None
+            bundle = _best_bundle(work, host, last) if work.room >= 1 else None
             if bundle is not None:
                 work.take(bundle)
                 _singles(work)
                 found = True
                 break
+    work.bounded |= search.evaluated >= last
     return work
 
 
@@ -107,7 +141,7 @@ def _singles(work: Improvement) -> None:
 
 def _units(work: Improvement, host: int) -> list[tuple[Unit, float]]:
     """What may leave a hot host and would relieve it, with its relief, the most useful first."""
-    search, state, moved = work.search, work.search.state, work.moved
+    search, state, moved = work.search, work.search.state, work.moves.keys()
     here, found = state.settled_on(host), []
     for vms in sorted({state.groups.unit(v, here) for v in here}):
         if moved.isdisjoint(vms) and unready(state, vms) is None:
@@ -131,31 +165,34 @@ def _best_bundle(work: Improvement, host: int, last: int) -> Bundle | None:
     ranked = sorted(found, key=lambda b: (-b.lead.gain, [(s.vms, s.host) for s in b.shifts]))[:ORDERED]
     stuck: list[Refusal] = []
     for bundle in ranked:
-        refused = _unstartable(work, bundle)
-        if not refused:
+        if refused := work.refused(bundle):
+            stuck += refused
+        elif work.fits(bundle):
             return bundle
-        stuck += refused
     for detour in (d for bundle in ranked for d in _detours(work, bundle)):
-        if not _unstartable(work, detour):
+        if not work.refused(detour) and work.fits(detour):
             return detour
-    work.refusals += stuck
+    if not work.bounded:
+        work.refusals += stuck
     return None
 
 
 def _ways(work: Improvement, host: int, unit: Unit) -> Iterator[tuple[Shift, ...]]:
-    """Shifts that bring a unit off a hot host: one VM leaves the receiver first, to a third host or to the hot one."""
-    search, state = work.search, work.search.state
-    if len(unit.vms) + 1 > work.room:
-        return
+    """Shifts that bring a unit off a hot host: one VM leaves the receiver first, to a third host or to the hot one.
+
+    That VM may be one that the plan has sent there: then it is sent elsewhere, or stays where it was.
+    """
+    search, state, moves = work.search, work.search.state, work.moves
     for receiver in _receivers(search, unit):
         for evicted in _evicted(work, unit, receiver):
             small = Unit.of(state, (evicted,))
             onward = search.evaluate(small, lambda _: None, search.relief_at_source(small))
             ends = [c.destination for c in onward[:1] if c.destination not in unit.sources]
-            if search.admission.of(evicted)[host]:
+            home = evicted in moves and int(state.start.place[evicted]) == host
+            if home or search.admission.of(evicted)[host]:
                 ends.append(host)
             for end in ends:
-                yield Shift((evicted,), end), Shift(unit.vms, receiver)
+                yield Shift((evicted,), end, instead_of=moves.get(evicted)), Shift(unit.vms, receiver)
 
 
 def _receivers(search: Search, unit: Unit) -> list[int]:
@@ -181,14 +218,14 @@ def _lack(search: Search, hosts: Indices, cpu: np.ndarray, memory: np.ndarray) -
 
 def _evicted(work: Improvement, unit: Unit, receiver: int) -> list[int]:
     """VMs of a receiver without any one of which the unit fits there, smallest first."""
-    search, state, moved = work.search, work.search.state, work.moved
+    search, state, settled = work.search, work.search.state, work.settled
     blocking = {
         m for v in unit.vms for _, members in state.groups.apart(v) for m in members if receiver in state.presence[m]
     }
     here = sorted(blocking) if blocking else state.settled_on(receiver)
     if len(blocking) > 1:
         return []
-    vms = [v for v in here if v not in moved and not state.groups.bound(v) and unready(state, (v,)) is None]
+    vms = [v for v in here if v not in settled and not state.groups.bound(v) and unready(state, (v,)) is None]
     if not vms:
         return []
     there = np.full(len(vms), receiver, dtype=np.intp)
@@ -200,26 +237,11 @@ def _evicted(work: Improvement, unit: Unit, receiver: int) -> list[int]:
     return sorted(fitting, key=lambda v: (float(state.demand.hard_memory[v]), v))[:EVICTED]
 
 
-def _unstartable(work: Improvement, bundle: Bundle) -> list[Refusal]:
-    """Why the bundle's moves cannot all be started one after the other, beside those chosen so far; empty if they can."""
-    placed = work.placed
-    ordered = order(work.search.state, [*placed, *_as_placed(work, bundle)])
-    mine = [refusal for i, refusal in sorted(ordered.dropped.items()) if i >= len(placed)]
-    return mine or list(ordered.dropped.values())
-
-
-def _as_placed(work: Improvement, bundle: Bundle) -> list[Placed]:
-    first = len(work.chosen)
-    return [Placed(v, s.host, first + i, work.bundles) for i, s in enumerate(bundle.shifts) for v in s.vms]
-
-
 def _detours(work: Improvement, bundle: Bundle) -> Iterator[Bundle]:
     """The bundle with one VM sent by way of a parking host, where that still pays."""
     search = work.search
-    if sum(len(s.vms) for s in bundle.shifts) + 1 > work.room:
-        return
     for i, shift in enumerate(bundle.shifts):
-        if len(shift.vms) > 1:
+        if len(shift.vms) > 1 or shift.instead_of is not None:
             continue
         others = [s for j, s in enumerate(bundle.shifts) if j != i]
         for host, leg in parkings(search, shift.vms[0], shift.host):
