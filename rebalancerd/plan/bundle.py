@@ -72,7 +72,9 @@ def tried(search: Search, shifts: Sequence[Shift]) -> Bundle | None:
 
 def _allowed(state: PlacementState, shift: Shift) -> bool:
     """Whether every hard rule holds for a shift that is carried out in the state."""
-    if shift.stays(state):
+    if (
+        shift.stays(state) or shift.leg is not None
+    ):  # nothing is asked of a move that is not made, a leg was asked before
         return first(PLACEMENT, Ask(state, shift.vms[0], shift.host, shift.vms)) is None
     return check_unit(state, shift.vms, shift.host) is None
 

@@ -18,7 +18,7 @@ from rebalancerd.plan.bundle import Bundle, Shift, parts, tried, worthwhile
 from rebalancerd.plan.demand import Indices
 from rebalancerd.plan.explain import pressure, unusual_options
 from rebalancerd.plan.order import Placed, order
-from rebalancerd.plan.parking import parkings
+from rebalancerd.plan.parking import Leg, parkings, second_leg
 from rebalancerd.plan.propose import Chosen
 from rebalancerd.plan.relief import NOTHING, unready, worth_it
 from rebalancerd.plan.search import Candidate, Search, Unit
@@ -69,9 +69,14 @@ class Improvement:
     def beside(self, bundle: Bundle) -> list[Chosen]:
         """The chosen moves that stay when a bundle is added, those whose fate it shares bound to it."""
         replaced = {s.vms for s in bundle.shifts if s.instead_of is not None}
-        shared = {c.bundle for c in self.chosen if c.candidate.unit.vms in replaced} - {None}
+        went_on = {s.vms for s in bundle.shifts if s.leg is not None}
+        concerned = [c for c in self.chosen if c.candidate.unit.vms in replaced | went_on]
+        shared = {c.bundle for c in concerned} - {None}
         kept = [c for c in self.chosen if c.candidate.unit.vms not in replaced]
-        return [replace(c, bundle=self.bundles) if c.bundle in shared else c for c in kept]
+        return [
+            replace(c, bundle=self.bundles) if c.bundle in shared or c.candidate.unit.vms in went_on else c
+            for c in kept
+        ]
 
     def refused(self, bundle: Bundle) -> list[Refusal]:
         """Why its moves cannot all be started one after the other, beside the chosen ones; empty if they can."""
@@ -127,16 +132,19 @@ def _still_hot(search: Search) -> list[int]:
 
 def _singles(work: Improvement) -> None:
     """Single moves that a bundle has made possible."""
-    search = work.search
-    for host in _still_hot(search):
-        for unit, relief in _units(work, host):
-            if len(unit.vms) > work.room or search.exhausted or not search.state.above_headroom(host):
-                break
-            found = search.evaluate(unit, partial(worth_it, search), relief)
-            if found:
-                why = _why_single(search, found[0])
-                search.apply(found[0])
-                work.chosen.append(Chosen(found[0], why))
+    search, found = work.search, True
+    while found:
+        found = False
+        for host in _still_hot(search):
+            for unit, relief in _units(work, host):
+                if not search.state.above_headroom(host) or search.exhausted:
+                    break
+                best = search.evaluate(unit, partial(worth_it, search), relief)[:1]
+                work.bounded |= bool(best) and len(unit.vms) > work.room
+                if best and len(unit.vms) <= work.room:
+                    work.chosen.append(Chosen(best[0], _why_single(search, best[0])))
+                    search.apply(best[0])
+                    found = True
 
 
 def _units(work: Improvement, host: int) -> list[tuple[Unit, float]]:
@@ -149,13 +157,13 @@ def _units(work: Improvement, host: int) -> list[tuple[Unit, float]]:
             relief = search.relief_at_source(unit)
             if relief > NOTHING:
                 found.append((unit, relief))
-    return sorted(found, key=lambda row: (-row[1], row[0].vms))[:UNITS]
+    return sorted(found, key=lambda row: (-row[1], row[0].vms))
 
 
 def _best_bundle(work: Improvement, host: int, last: int) -> Bundle | None:
     """The worthwhile bundle for a hot host that gains most and can be started."""
     search, found = work.search, []
-    for unit, _ in _units(work, host):
+    for unit, _ in _units(work, host)[:UNITS]:
         for shifts in _ways(work, host, unit):
             if search.evaluated >= last:
                 break
@@ -193,6 +201,30 @@ def _ways(work: Improvement, host: int, unit: Unit) -> Iterator[tuple[Shift, ...
                 ends.append(host)
             for end in ends:
                 yield Shift((evicted,), end, instead_of=moves.get(evicted)), Shift(unit.vms, receiver)
+            if evicted in moves:
+                for end, leg in _onward(search, small, receiver, host):
+                    yield Shift((evicted,), end, leg=leg), Shift(unit.vms, receiver)
+
+
+def _onward(search: Search, small: Unit, receiver: int, hot: int) -> Iterator[tuple[int, Leg]]:
+    """Where a VM that the plan has sent to a receiver could go on from there: the best third host, or the hot one.
+
+    It may be one that the VM cannot reach from where it is now.
+    """
+    state, (vm,) = search.state, small.vms
+    open_to = search.objective.counted.copy()
+    open_to[[receiver, hot, int(state.start.place[vm]), *state.shunned]] = False
+    hosts = np.flatnonzero(open_to)
+    lack = _lack(search, hosts, state.held_cpu[hosts] + small.cpu, state.held_memory[hosts] + small.memory)
+    fits = state.hard_memory[hosts] + small.hard_memory <= state.capacity_memory[hosts] * TOLERANCE
+    hosts = hosts[(lack <= NOTHING) & fits]
+    gains = search.objective.imbalance_gain(small.sources, hosts)
+    for third in hosts[np.lexsort((hosts, -np.round(gains, 6)))][:RECEIVERS]:
+        if (leg := second_leg(search, vm, receiver, int(third))) is not None:
+            yield int(third), leg
+            break
+    if state.start.place[vm] != hot and (leg := second_leg(search, vm, receiver, hot)) is not None:
+        yield hot, leg
 
 
 def _receivers(search: Search, unit: Unit) -> list[int]:

@@ -4,7 +4,7 @@ Two full hosts cannot swap a VM each: neither has room for the other's copy. Wit
 time they can. A parking host must keep every hard rule, but it may be above headroom while the VM is there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,14 +12,13 @@ import numpy as np
 
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.snapshot import Snapshot
-from rebalancerd.plan import rules_fit
+from rebalancerd.plan import rules_fit, rules_host
 from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.costbook import CostBook, Priced
-from rebalancerd.plan.order import Placed, order
 from rebalancerd.plan.price import cost_core_seconds
 from rebalancerd.plan.search import Search
-from rebalancerd.plan.state import PlacementState
 
+LEG_RULES = (*rules_host.RULES, *rules_fit.RULES)
 TRIED = 4  # hosts asked for each VM, those with most free memory first
 
 
@@ -48,10 +47,10 @@ class _FromParking(Ask):
 
 
 def second_leg(search: Search, vm: int, parking: int, destination: int) -> Leg | None:
-    """The move from the parking host on to the destination; None if a rule or a veto forbids it."""
+    """The move from where the VM is parked on to its destination; None if a rule or a veto forbids it."""
     state, inputs = search.state, search.state.inputs
     ask = _FromParking(state, vm, destination, (vm,), parking)
-    if any(rule(ask) is not None for rule in rules_fit.RULES):
+    if any(rule(ask) is not None for rule in LEG_RULES):
         return None
     there = replace(state.vms[vm], host=state.hosts[parking].name)
     vms = tuple(there if v == vm else other for v, other in enumerate(state.vms))
@@ -74,8 +73,3 @@ def parkings(search: Search, vm: int, destination: int) -> Iterator[tuple[int, L
             and (leg := second_leg(search, vm, int(host), destination)) is not None
         ):
             yield int(host), leg
-
-
-def startable(state: PlacementState, placed: Sequence[Placed]) -> bool:
-    """Whether moves from the snapshot's placement can all be started in some order, every state in between valid."""
-    return not order(state, placed).dropped

@@ -26,8 +26,8 @@ from tests.unit.plan.plan_cluster import carried_out, cost_of, host, hotspots_of
 from tests.unit.plan.plan_random import HelpedCosts, Rng, odd_host, odd_scenarios, odd_vm
 
 SHAPES = ("mixed", "tight", "hot", "swap", "contradictory", "drained")
-MOST_PLANS = 20  # plans in a row that are bounded by their settings before it counts as never ending
-EXAMPLES = 5
+MOST_PLANS = 80  # plans in a row that are bounded by their settings before it counts as never ending
+EXAMPLES = 40
 
 
 def random_cluster(seed: int) -> PlanInputs:
