@@ -12,6 +12,7 @@ from functools import partial
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_cluster, about_host
+from rebalancerd.plan.continuation import better, continued
 from rebalancerd.plan.explain import (
     alternatives,
     contention,
@@ -42,6 +43,8 @@ def balance(inputs: PlanInputs) -> Plan:
         return nothing(state, POLICY, [about_cluster(Code.BALANCED, why)], why)
     search = Search(state.copy())
     improved = improve(search, _rounds(search))
+    if inputs.underway and (rest := continued(state)) is not None and better(rest, improved):
+        improved, search = rest, rest.search
     chosen = improved.chosen
     moves = sum(len(c.candidate.unit.vms) for c in chosen)
     bounded = moves >= inputs.settings.max_moves or search.exhausted or improved.bounded

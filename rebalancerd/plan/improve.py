@@ -11,24 +11,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
-
 from rebalancerd.cluster.refusal import Refusal
-from rebalancerd.plan.bundle import Bundle, Shift, parts, tried, worthwhile
-from rebalancerd.plan.demand import Indices
+from rebalancerd.plan.bundle import Bundle, parts, tried, worthwhile
+from rebalancerd.plan.exchange import Standing, ways
 from rebalancerd.plan.explain import pressure, unusual_options
+from rebalancerd.plan.improve_part import exact_bundle
 from rebalancerd.plan.order import Placed, order
-from rebalancerd.plan.parking import Leg, parkings, second_leg
+from rebalancerd.plan.parking import parkings
 from rebalancerd.plan.propose import Chosen
 from rebalancerd.plan.relief import NOTHING, unready, worth_it
 from rebalancerd.plan.search import Candidate, Search, Unit
 from rebalancerd.plan.wording import listed, shown, span
 
 UNITS = 8  # VMs or groups of a hot host that are tried, those that relieve most first
-RECEIVERS = 8  # hosts tried for each, those that lack least room first
-EVICTED = 6  # VMs of a receiver that are tried, those with least memory first
+PARTS = 4  # hot hosts, the worst ones, that are given to the solver before it is given up
 ORDERED = 8  # bundles of a host whose order is worked out, the best first
-TOLERANCE = 1 + 1e-9
 
 
 @dataclass(slots=True)
@@ -54,6 +51,16 @@ class Improvement:
         """VMs whose way is not changed any more: those that move in a group or by way of a parking host."""
         parked = {c.candidate.unit.vms for c in self.chosen if c.leg is not None}
         return {v for c in self.chosen for v in c.candidate.unit.vms if len(c.candidate.unit.vms) > 1 or (v,) in parked}
+
+    @property
+    def total(self) -> float:
+        """The score at the end of the plan, the costs of its moves included."""
+        return self.search.objective.score(sum(c.candidate.cost for c in self.chosen)).total
+
+    @property
+    def standing(self) -> Standing:
+        """What an exchange has to go by."""
+        return Standing(self.search, self.moves, self.settled)
 
     @property
     def room(self) -> int:
@@ -105,22 +112,40 @@ class Improvement:
         self.bundles += 1
 
 
-def improve(search: Search, chosen: Sequence[Chosen]) -> Improvement:
-    """What the rounds chose and what can be added for hosts that are still hot; the search is left at its end."""
-    work = Improvement(search, list(chosen))
-    last = search.evaluated + search.state.settings.improve_budget
-    found = True
-    while found and search.evaluated < last:
-        found = False
-        for host in _still_hot(search):
-            bundle = _best_bundle(work, host, last) if work.room >= 1 else None
-            if bundle is not None:
-                work.take(bundle)
-                _singles(work)
-                found = True
-                break
-    work.bounded |= search.evaluated >= last
+def improve(search: Search, chosen: Sequence[Chosen], begun: Improvement | None = None) -> Improvement:
+    """What the rounds chose and what can be added for hosts that are still hot; the search is left at its end.
+
+    ``begun``: work to go on with, single moves included, instead of what the rounds chose.
+    """
+    work = begun or Improvement(search, list(chosen))
+    if begun is not None:
+        _singles(work)
+    settings = search.state.settings
+    last = search.evaluated + settings.improve_budget
+    while work.room >= 1 and search.evaluated < last:
+        bundle = next((b for h in _still_hot(search) if (b := _best_bundle(work, h, last)) is not None), None)
+        if bundle is None and settings.solver_nodes:
+            bundle = next((b for h in _still_hot(search)[:PARTS] if (b := _best_part(work, h)) is not None), None)
+        if bundle is None:
+            return work
+        work.take(bundle)
+        _singles(work)
+    work.bounded |= settings.improve_budget > 0 and bool(_still_hot(search))
     return work
+
+
+def _best_part(work: Improvement, host: int) -> Bundle | None:
+    """What the solver finds for a hot host, if it is worth it and can be started."""
+    units = [unit for unit, _ in _units(work, host)]
+    if not units:
+        return None
+    bundle = exact_bundle(work.standing, host, units, work.room, work.search.state.settings.solver_nodes)
+    if bundle is None or not worthwhile(work.search, bundle):
+        return None
+    for way in (bundle, *_detours(work, bundle)):
+        if not work.refused(way) and work.fits(way):
+            return way
+    return None
 
 
 def _still_hot(search: Search) -> list[int]:
@@ -164,7 +189,7 @@ def _best_bundle(work: Improvement, host: int, last: int) -> Bundle | None:
     """The worthwhile bundle for a hot host that gains most and can be started."""
     search, found = work.search, []
     for unit, _ in _units(work, host)[:UNITS]:
-        for shifts in _ways(work, host, unit):
+        for shifts in ways(work.standing, host, unit):
             if search.evaluated >= last:
                 break
             bundle = tried(search, shifts)
@@ -183,90 +208,6 @@ def _best_bundle(work: Improvement, host: int, last: int) -> Bundle | None:
     if not work.bounded:
         work.refusals += stuck
     return None
-
-
-def _ways(work: Improvement, host: int, unit: Unit) -> Iterator[tuple[Shift, ...]]:
-    """Shifts that bring a unit off a hot host: one VM leaves the receiver first, to a third host or to the hot one.
-
-    That VM may be one that the plan has sent there: then it is sent elsewhere, or stays where it was.
-    """
-    search, state, moves = work.search, work.search.state, work.moves
-    for receiver in _receivers(search, unit):
-        for evicted in _evicted(work, unit, receiver):
-            small = Unit.of(state, (evicted,))
-            onward = search.evaluate(small, lambda _: None, search.relief_at_source(small))
-            ends = [c.destination for c in onward[:1] if c.destination not in unit.sources]
-            home = evicted in moves and int(state.start.place[evicted]) == host
-            if home or search.admission.of(evicted)[host]:
-                ends.append(host)
-            for end in ends:
-                yield Shift((evicted,), end, instead_of=moves.get(evicted)), Shift(unit.vms, receiver)
-            if evicted in moves:
-                for end, leg in _onward(search, small, receiver, host):
-                    yield Shift((evicted,), end, leg=leg), Shift(unit.vms, receiver)
-
-
-def _onward(search: Search, small: Unit, receiver: int, hot: int) -> Iterator[tuple[int, Leg]]:
-    """Where a VM that the plan has sent to a receiver could go on from there: the best third host, or the hot one.
-
-    It may be one that the VM cannot reach from where it is now.
-    """
-    state, (vm,) = search.state, small.vms
-    open_to = search.objective.counted.copy()
-    open_to[[receiver, hot, int(state.start.place[vm]), *state.shunned]] = False
-    hosts = np.flatnonzero(open_to)
-    lack = _lack(search, hosts, state.held_cpu[hosts] + small.cpu, state.held_memory[hosts] + small.memory)
-    fits = state.hard_memory[hosts] + small.hard_memory <= state.capacity_memory[hosts] * TOLERANCE
-    hosts = hosts[(lack <= NOTHING) & fits]
-    gains = search.objective.imbalance_gain(small.sources, hosts)
-    for third in hosts[np.lexsort((hosts, -np.round(gains, 6)))][:RECEIVERS]:
-        if (leg := second_leg(search, vm, receiver, int(third))) is not None:
-            yield int(third), leg
-            break
-    if state.start.place[vm] != hot and (leg := second_leg(search, vm, receiver, hot)) is not None:
-        yield hot, leg
-
-
-def _receivers(search: Search, unit: Unit) -> list[int]:
-    """Hosts that the unit could go to but for room or anti-affinity, those that lack least first."""
-    state, objective = search.state, search.objective
-    open_to = search.admission.of_unit(unit.vms) & objective.counted
-    open_to[list(unit.sources)] = False
-    open_to[list(state.shunned)] = False
-    hosts = np.flatnonzero(open_to)
-    lack = _lack(search, hosts, state.held_cpu[hosts] + unit.cpu, state.held_memory[hosts] + unit.memory)
-    lack += np.maximum(0.0, (state.hard_memory[hosts] + unit.hard_memory) / state.capacity_memory[hosts] - 1)
-    return [int(hosts[i]) for i in np.lexsort((hosts, np.round(lack, 9)))[:RECEIVERS]]
-
-
-def _lack(search: Search, hosts: Indices, cpu: np.ndarray, memory: np.ndarray) -> np.ndarray:
-    """What load rows (N, C) lack on those N hosts below headroom, as shares of capacity, CPU and memory added."""
-    state, objective, quantile = search.state, search.objective, search.state.settings.quantile
-    over_cpu = state.demand.peak(cpu, quantile) - objective.limit_cpu[hosts]
-    over_memory = state.demand.peak(memory, quantile) - objective.limit_memory[hosts]
-    lack: np.ndarray = np.maximum(0.0, over_cpu) / state.capacity_cpu[hosts]
-    return lack + np.maximum(0.0, over_memory) / state.capacity_memory[hosts]
-
-
-def _evicted(work: Improvement, unit: Unit, receiver: int) -> list[int]:
-    """VMs of a receiver without any one of which the unit fits there, smallest first."""
-    search, state, settled = work.search, work.search.state, work.settled
-    blocking = {
-        m for v in unit.vms for _, members in state.groups.apart(v) for m in members if receiver in state.presence[m]
-    }
-    here = sorted(blocking) if blocking else state.settled_on(receiver)
-    if len(blocking) > 1:
-        return []
-    vms = [v for v in here if v not in settled and not state.groups.bound(v) and unready(state, (v,)) is None]
-    if not vms:
-        return []
-    there = np.full(len(vms), receiver, dtype=np.intp)
-    cpu = state.held_cpu[receiver] + unit.cpu - state.demand.cpu[vms]
-    memory = state.held_memory[receiver] + unit.memory - state.demand.memory[vms]
-    hard = state.hard_memory[receiver] + unit.hard_memory - state.demand.hard_memory[vms]
-    fits = (_lack(search, there, cpu, memory) <= NOTHING) & (hard <= state.capacity_memory[receiver] * TOLERANCE)
-    fitting = [v for v, good in zip(vms, fits, strict=True) if good]
-    return sorted(fitting, key=lambda v: (float(state.demand.hard_memory[v]), v))[:EVICTED]
 
 
 def _detours(work: Improvement, bundle: Bundle) -> Iterator[Bundle]:

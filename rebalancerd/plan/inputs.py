@@ -27,7 +27,8 @@ class PlanInputs:
     ``drained``: hosts to be emptied and kept empty (configuration or command). ``blocked_hosts``: hosts that may not
     receive now (quarantine), ``blocked_pairs``: (VM UUID, destination) that libvirt refused lately, ``resting_vms``: VMs
     that may not move now (cooldown), each with its refusal; drain ignores the last. ``quiet``: by UUID, when a VM that
-    cannot be moved now is quiet enough; asked of few VMs, and one that is missing was never measured.
+    cannot be moved now is quiet enough; asked of few VMs, and one that is missing was never measured. ``underway``: the
+    moves of the plan under way that have not been started, (VM UUID, destination) in their order.
     """
 
     snapshot: Snapshot
@@ -41,3 +42,4 @@ class PlanInputs:
     blocked_pairs: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)
     resting_vms: Mapping[str, Refusal] = field(default_factory=dict)
     quiet: Mapping[str, QuietOutlook] = field(default_factory=dict)
+    underway: tuple[tuple[str, str], ...] = ()

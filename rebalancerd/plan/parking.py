@@ -41,7 +41,7 @@ class _FromParking(Ask):
     parking: int = -1
 
     @cached_property
-    def source(self) -> Host:  # type: ignore[override]
+    def source(self) -> Host:
         """The parking host."""
         return self.state.hosts[self.parking]
 

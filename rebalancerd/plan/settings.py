@@ -10,7 +10,8 @@ class PlanSettings:
     ``weight_*`` turn the parts of the objective into one currency: core-seconds of unmet demand. ``work_budget``:
     candidates the search may evaluate. ``max_moves``: steps of one plan. ``payback_max_seconds``: a plan whose gain does
     not repay its cost within this time is not proposed. ``improve_budget``: swaps, chains and detours that are tried for
-    hosts which no single move relieves, 0 for none.
+    hosts which no single move relieves, 0 for none. ``solver_nodes``: branch-and-bound nodes for each small part that is
+    then solved exactly, 0 for none.
     """
 
     cpu_headroom: float = 0.80
@@ -25,6 +26,7 @@ class PlanSettings:
     max_moves: int = 8
     work_budget: int = 200_000
     improve_budget: int = 2_000
+    solver_nodes: int = 50
     expiry_seconds: float = 300.0
     max_downtime_seconds: float = 0.5
     max_migration_seconds: float = 600.0

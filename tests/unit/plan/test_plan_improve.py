@@ -115,3 +115,27 @@ def test_the_next_plan_goes_on_with_a_swap_that_has_begun():
 
     assert len(plan.steps) == 2
     assert moves(rest) == moves(plan)[1:]
+
+
+def two_must_make_way(**changes):
+    """b fits on h2 once two of its VMs have left, each to a host that takes one of them only."""
+    guests = [vm("a", "h1", 8.0, policy=VmPolicy(pin=frozenset({"h1"}))), vm("b", "h1", 6.0)]
+    guests += [vm(f"c{i}", "h2", 3.0, policy=VmPolicy(avoid=frozenset({"h1"}))) for i in range(4)]
+    guests += [vm(f"d{n}", n, 3.0, policy=VmPolicy(pin=frozenset({n}))) for n in ("h3", "h4")]
+    return inputs_of([host("h1"), host("h2"), host("h3", 8), host("h4", 8)], guests, **changes)
+
+
+def test_the_solver_finds_what_takes_three_moves():
+    inputs = two_must_make_way()
+    plan = balance(inputs)
+
+    assert sorted(m[1:] for m in moves(plan)) == [("h1", "h2"), ("h2", "h3"), ("h2", "h4")]
+    assert violations(inputs, plan) == []
+    assert plan.after.unmet == 0
+    assert balance(carried_out(inputs, plan)).is_empty
+    assert balance(two_must_make_way()).digest == plan.digest
+
+
+def test_the_solver_keeps_to_the_plans_bounds():
+    assert balance(two_must_make_way(settings=PlanSettings(solver_nodes=0))).is_empty
+    assert balance(two_must_make_way(settings=PlanSettings(max_moves=2))).is_empty
