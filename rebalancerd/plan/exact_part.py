@@ -17,8 +17,8 @@ from scipy.sparse import coo_array
 from rebalancerd.plan.demand import Floats
 from rebalancerd.plan.search import Search, Unit
 
-GROUPS = 8  # of columns, in which the hot host's unmet demand is summed
-CRITICAL = 3  # columns in which a receiver is held below headroom, and as many again when solved anew
+GROUPS = 5  # of columns, in which the hot host's unmet demand is summed
+CRITICAL = 2  # columns in which a receiver is held below headroom, and as many again when solved anew
 GAP = 0.01  # relative, at which the solver stops
 PICKED = 0.5
 

@@ -93,8 +93,9 @@ def lacking(search: Search, hosts: Indices, cpu: Floats, memory: Floats) -> Floa
     state, objective, quantile = search.state, search.objective, search.state.settings.quantile
     over_cpu = state.demand.peak(cpu, quantile) - objective.limit_cpu[hosts]
     over_memory = state.demand.peak(memory, quantile) - objective.limit_memory[hosts]
-    lack: Floats = np.maximum(0.0, over_cpu) / state.capacity_cpu[hosts]
-    return lack + np.maximum(0.0, over_memory) / state.capacity_memory[hosts]
+    lack: Floats = np.maximum(0.0, over_cpu) / np.maximum(state.capacity_cpu[hosts], NOTHING)
+    lack += np.maximum(0.0, over_memory) / np.maximum(state.capacity_memory[hosts], NOTHING)
+    return lack
 
 
 def _evicted(standing: Standing, unit: Unit, receiver: int) -> list[int]:

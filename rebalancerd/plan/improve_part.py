@@ -6,17 +6,18 @@ What comes back is judged like any other bundle: by the true score, every hard r
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rebalancerd.plan.bundle import Bundle, Shift, tried
 from rebalancerd.plan.exact_part import Choice, Part
-from rebalancerd.plan.exchange import Standing, receivers
+from rebalancerd.plan.exchange import Standing, lacking, receivers
 from rebalancerd.plan.relief import NOTHING
 from rebalancerd.plan.search import Unit
 
-LEAVING = 10  # units of the hot host
+LEAVING = 8  # units of the hot host
 WANTED = 3  # of them, whose likeliest receivers take part
-HOSTS = 10  # that take part beside the hot one: half of them receivers, half of them those with most room
-EACH = 4  # VMs of each of those
+HOSTS = 8  # that take part beside the hot one: half of them receivers, half of them those with most room
+EACH = 3  # VMs of each of those
 SOLVED = 3  # times that one part is solved, tightened in between
 
 
@@ -45,14 +46,24 @@ def _hosts(standing: Standing, units: Sequence[Unit]) -> list[int]:
     """The likeliest receivers of what should leave, and the hosts with most room that could take what makes way."""
     search, state = standing.search, standing.search.state
     near = [h for rank in zip(*(receivers(search, u) for u in units[:WANTED]), strict=False) for h in rank]
-    likely = list(dict.fromkeys(near))[: HOSTS // 2]
+    cool = _cool(standing)
+    likely = [h for h in dict.fromkeys(near) if cool[h]][: HOSTS // 2]
     free = np.minimum(
         1 - state.held_cpu[:, -1] / np.maximum(state.capacity_cpu, NOTHING),
         1 - state.hard_memory / np.maximum(state.capacity_memory, NOTHING),
     )
-    closed = state.hot | state.shunned | set(likely) | set(np.flatnonzero(~search.objective.counted).tolist())
-    roomy = sorted(set(range(len(state.hosts))) - closed, key=lambda h: (-float(free[h]), h))
+    others = set(np.flatnonzero(cool & search.objective.counted).tolist()) - state.shunned - set(likely)
+    roomy = sorted(others, key=lambda h: (-float(free[h]), h))
     return sorted([*likely, *roomy[: HOSTS - len(likely)]])
+
+
+def _cool(standing: Standing) -> NDArray[np.bool_]:
+    """Hosts that are within every limit as they are, so that leaving all as it is solves the part."""
+    search, state = standing.search, standing.search.state
+    every = np.arange(len(state.hosts))
+    within = state.hard_memory <= state.capacity_memory
+    found: NDArray[np.bool_] = within & (lacking(search, every, state.held_cpu, state.held_memory) <= 0)
+    return found
 
 
 def _evictable(standing: Standing, host: int) -> list[int]:
