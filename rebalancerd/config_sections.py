@@ -284,6 +284,13 @@ class PlanSection(Section):
     )
     max_moves: AtLeastOne = setting(_PLAN.max_moves, "Most moves in one plan.", le=1000)
     work_budget: AtLeastOne = setting(_PLAN.work_budget, "Candidates that one search may evaluate.")
+    improve_budget: Count = setting(
+        _PLAN.improve_budget, "Swaps, chains and detours tried for hosts that no single move relieves; 0: none."
+    )
+    solver_nodes: Count = setting(
+        _PLAN.solver_nodes,
+        "Nodes of the exact solver for each small part of the cluster that is left hot; 0: no solver.",
+    )
     expiry_seconds: Seconds = setting(_PLAN.expiry_seconds, "A plan that is older is not carried out.", gt=0)
     max_downtime_seconds: Seconds = setting(
         _PLAN.max_downtime_seconds, "A move with a longer predicted downtime is refused.", gt=0

@@ -13,6 +13,7 @@ from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_cluster, about_host
 from rebalancerd.plan import soft
+from rebalancerd.plan.continuation import better, continued
 from rebalancerd.plan.explain import (
     alternatives,
     contention,
@@ -22,6 +23,7 @@ from rebalancerd.plan.explain import (
     unusual_options,
     why_still_hot,
 )
+from rebalancerd.plan.improve import improve
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.propose import Chosen, nothing, propose
 from rebalancerd.plan.rounds import Rounds
@@ -41,10 +43,14 @@ def balance(inputs: PlanInputs) -> Plan:
         why = f"Balanced: no host is or will be above its headroom; the nearest, {hottest(state)}{unknown_hosts(state)}"
         return nothing(state, POLICY, [about_cluster(Code.BALANCED, why)], why)
     search = Search(state.copy())
-    chosen = relieve(search)
+    improved = improve(search, relieve(search))
+    if inputs.underway and (rest := continued(state)) is not None and better(rest, improved):
+        improved, search = rest, rest.search
+    chosen = improved.chosen
     moves = sum(len(c.candidate.unit.vms) for c in chosen)
-    bounded = moves >= inputs.settings.max_moves or search.exhausted
+    bounded = moves >= inputs.settings.max_moves or search.exhausted or improved.bounded
     refusals = [r for h in sorted(state.hot) for r in left_hot(state, search, h, bounded=bounded)]
+    refusals = [*improved.refusals, *refusals]
     if not chosen:
         return nothing(state, POLICY, refusals, _why_nothing(state, refusals))
     return propose(state, POLICY, chosen, refusals, partial(_why, state))

@@ -77,10 +77,10 @@ def _relieve(inputs: PlanInputs, state: PlacementState) -> tuple[list[Chosen], S
         moves = sum(len(c.candidate.unit.vms) for c in chosen)
         if not hot or opened >= len(empty) or moves >= inputs.settings.max_moves or search.exhausted:
             return chosen, search
-        if not opened:
-            opened = _needed(search.state, hot, empty)
-        else:  # what no empty host of some kind helps may want another kind
-            opened = OPENING * opened if found else len(empty)
+        if opened and not found:  # what no empty host of some kind helps may want another kind
+            opened = len(empty)
+        else:
+            opened = OPENING * opened if opened else _needed(search.state, hot, empty)
 
 
 def _empty_hosts(state: PlacementState) -> list[int]:
@@ -143,7 +143,9 @@ def _chosen(fold: Fold, emptied: Emptied) -> list[Chosen]:
     """The moves that empty one host, with its reasons; they stand or fall together."""
     why = _why_emptied(fold.state, emptied)
     return [
-        Chosen(_candidate(fold, p, emptied), _why_move(fold.state, p, emptied, why), _others(fold, p), emptied.host)
+        Chosen(
+            _candidate(fold, p, emptied), _why_move(fold.state, p, emptied, why), _others(fold, p), bundle=emptied.host
+        )
         for p in emptied.placements
     ]
 

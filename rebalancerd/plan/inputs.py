@@ -27,9 +27,11 @@ class PlanInputs:
     ``drained``: hosts to be emptied and kept empty (configuration or command). ``blocked_hosts``: hosts that may not
     receive now (quarantine), ``blocked_pairs``: (VM UUID, destination) that libvirt refused lately, ``resting_vms``: VMs
     that may not move now (cooldown), each with its refusal; drain ignores the last. ``quiet``: by UUID, when a VM that
-    cannot be moved now is quiet enough; asked of few VMs, and one that is missing was never measured. ``policy``: ``balance`` or ``consolidate``, None for that
-    of the settings. ``window_seconds``: what is left of the window the policy holds for, None for the forecast's horizon.
-    ``returned``: hosts that came back lately, seconds ago; ``arrived``: VMs that came to a host within the last hour.
+    cannot be moved now is quiet enough; asked of few VMs, and one that is missing was never measured. ``policy``:
+    ``balance`` or ``consolidate``, None for that of the settings. ``window_seconds``: what is left of the window the
+    policy holds for, None for the forecast's horizon. ``returned``: hosts that came back lately, seconds ago;
+    ``arrived``: VMs that came to a host within the last hour. ``underway``: the moves of the plan under way that have
+    not been started, (VM UUID, destination) in their order.
     """
 
     snapshot: Snapshot
@@ -43,6 +45,7 @@ class PlanInputs:
     blocked_pairs: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)
     resting_vms: Mapping[str, Refusal] = field(default_factory=dict)
     quiet: Mapping[str, QuietOutlook] = field(default_factory=dict)
+    underway: tuple[tuple[str, str], ...] = ()
     policy: str | None = None
     window_seconds: float | None = None
     returned: Mapping[str, float] = field(default_factory=dict)

@@ -16,6 +16,7 @@ import numpy as np
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.inputs import PlanInputs
+from tests.bench import planner_random
 from tests.bench.planner_cases import array_case
 from tests.bench.planner_checker import violations
 from tests.bench.planner_exact import objective, relaxed_bound, solve
@@ -35,11 +36,15 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--speed", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--sizes", type=int, default=len(SIZES), help="how many of the sizes are timed")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="only judge plans for N small odd clusters")
     return parser
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
-    """Both parts, as asked."""
+    """Both parts, as asked; or the small odd clusters alone."""
+    if options.random:
+        planner_random.run(range(options.random), report)
+        return
     if options.exact:
         for hosts, vms, moves in EXACT:
             _exact(options, report, hosts, vms, moves)

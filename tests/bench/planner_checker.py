@@ -51,10 +51,12 @@ def violations(
     spare: bool = False,
 ) -> list[str]:
     """What the plan violates, in words, empty if nothing. ``spare``: ask also whether the end survives any one host."""
-    return _Simulation(shot, scenarios, limits).run(plan, drained, spare=spare)
+    return Simulation(shot, scenarios, limits).run(plan, drained, spare=spare)
 
 
-class _Simulation:
+class Simulation:
+    """Walks through a plan; afterwards ``place`` and ``there`` say where everything stands."""
+
     def __init__(self, shot: Snapshot, scenarios: Scenarios, limits: Limits) -> None:
         self.shot, self.scenarios, self.limits = shot, scenarios, limits
         self.at = {h.name: i for i, h in enumerate(shot.hosts)}
@@ -127,6 +129,8 @@ class _Simulation:
         for group, members in sorted(groups.items()):
             if any(m.uuid in moved for m in members) and len({self.place[m.uuid] for m in members}) > 1:
                 found.append(f"end: affinity group {group} is apart")
+        legs = Counter(s.move.vm_uuid for s in plan.steps)
+        found += [f"{uuid} moves {n} times, at most once by way of a parking host" for uuid, n in legs.items() if n > 2]
         return found + (self.without_one() if spare else [])
 
     def wave(self, steps: Sequence[Step], drained: frozenset[str]) -> list[str]:
@@ -166,9 +170,8 @@ class _Simulation:
         return found
 
     def full(self, name: str) -> list[str]:
-        host, s, h = self.shot.host(name), self.scenarios, self.at[name]
-        peaks = np.sort(np.maximum(self.cpu[h, :-1].reshape(s.paths, s.steps).max(axis=1), self.cpu[h, -1]))
-        peak = float(peaks[ceil(self.limits.quantile * (s.paths - 1) - 1e-9)])
+        host, h = self.shot.host(name), self.at[name]
+        peak = self.peak(self.cpu[h])
         found = []
         if peak > (host.capacity_cores or 0.0) * SLACK:
             found.append(f"CPU of {name}: {peak:.2f} of {host.capacity_cores}")
@@ -176,18 +179,26 @@ class _Simulation:
             found.append(f"memory of {name}: {self.memory[h]:.0f} of {host.capacity_memory_bytes}")
         return found
 
+    def peak(self, row: Row) -> float:
+        """The quantile of the paths' peaks of such a row, the last column counted in every path."""
+        s = self.scenarios
+        peaks = np.sort(np.maximum(row[:-1].reshape(s.paths, s.steps).max(axis=1), row[-1]))
+        return float(peaks[ceil(self.limits.quantile * (s.paths - 1) - 1e-9)])
+
     def alone(self, vm: Vm, source: str, target: str, drained: frozenset[str]) -> list[str]:
         """Rules of the VM and the two hosts, whatever else is there."""
         home, there = self.shot.host(source), self.shot.host(target)
         flying = {f.vm_uuid for f in self.shot.in_flight}
         fine = {
-            "source": self.place[vm.uuid] == source != target,
+            "source": self.place[vm.uuid] == source != target != vm.host,
             "running": vm.state in RUNNING and vm.busy is None and vm.uuid not in flying,
             "owner": vm.owner is None and vm.facts.owner is None,
             "VM mode": vm.policy.mode is not Mode.OBSERVE,
             "immovable": not vm.facts.immovable,
             "source mode": home.unusable is None and home.facts is not None and home.mode is not HostMode.OBSERVE,
             "host mode": there.unusable is None and there.facts is not None and there.mode is HostMode.ACTIVE,
+            "load known": there.load.cpu_cores is not None and there.load.memory_used_bytes is not None,
+            "path": bool(there.peer_uri and there.migration_uri),
             "drained": target not in drained,
             "pin": not vm.policy.pin or target in vm.policy.pin,
             "avoid": target not in vm.policy.avoid,

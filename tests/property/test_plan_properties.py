@@ -19,7 +19,7 @@ from rebalancerd.plan.rules_host import RULES as HOST_RULES
 from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.vetoes import admissible
 from rebalancerd.plan.why_not import why_not
-from tests.unit.plan.plan_checker import violations
+from tests.bench.planner_checker_plan import violations
 from tests.unit.plan.plan_cluster import carried_out
 from tests.unit.plan.plan_random import random_inputs
 

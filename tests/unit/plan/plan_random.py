@@ -36,7 +36,8 @@ class HelpedCosts(FixedCosts):
         return cost
 
 
-def _host(rng: Rng, i: int, odd: float) -> Host:
+def odd_host(rng: Rng, i: int, odd: float) -> Host:
+    """A host of some size; with that probability something is unusual about it."""
     made = host(f"h{i:02}", cores=float(rng.choice([4, 8, 16])), memory_gib=float(rng.choice([8, 16, 64])))
     made = replace(made, speed_factor=float(rng.choice([1.0, 1.0, 1.3])), cpu_group=str(rng.choice(["g1", "g1", "g2"])))
     if rng.random() >= odd:
@@ -59,7 +60,8 @@ def _host(rng: Rng, i: int, odd: float) -> Host:
     return replace(made, **changes[int(rng.integers(len(changes)))])  # type: ignore[arg-type]
 
 
-def _vm(rng: Rng, i: int, on: str, names: list[str], odd: float) -> Vm:
+def odd_vm(rng: Rng, i: int, on: str, names: list[str], odd: float) -> Vm:
+    """A VM of some size; with that probability something is unusual about it."""
     cores = float(np.round(rng.gamma(1.5, 0.8), 2))
     made = vm(f"v{i:03}", on, min(cores, 4.0), float(rng.choice([0.5, 1, 2, 4])))
     if rng.random() >= odd:
@@ -102,7 +104,8 @@ def _vm(rng: Rng, i: int, on: str, names: list[str], odd: float) -> Vm:
     return replace(made, **changes[int(rng.integers(len(changes)))])  # type: ignore[arg-type]
 
 
-def _scenarios(rng: Rng, shot: Snapshot) -> Scenarios:
+def odd_scenarios(rng: Rng, shot: Snapshot) -> Scenarios:
+    """Paths around the present figures, some of them growing; a few VMs have none."""
     paths, steps = int(rng.integers(1, 9)), int(rng.integers(1, 5))
     shape = (len(shot.vms), paths * steps)
     now = np.array([v.load.cpu_cores or v.facts.vcpus for v in shot.vms], dtype=np.float64)
@@ -130,11 +133,11 @@ def _scenarios(rng: Rng, shot: Snapshot) -> Scenarios:
 def random_inputs(seed: int, odd: float = 0.3) -> PlanInputs:
     """A cluster of 1 to 8 hosts; ``odd`` is the share of hosts and VMs that have something unusual."""
     rng = np.random.default_rng(seed)
-    hosts = [_host(rng, i, odd / 2) for i in range(int(rng.integers(1, 9)))]
+    hosts = [odd_host(rng, i, odd / 2) for i in range(int(rng.integers(1, 9)))]
     names = [h.name for h in hosts]
     weights = rng.dirichlet(np.full(len(hosts), 0.8))
     count = int(rng.integers(0, 8 * len(hosts)))
-    vms = [_vm(rng, i, str(rng.choice(names, p=weights)), names, odd) for i in range(count)]
+    vms = [odd_vm(rng, i, str(rng.choice(names, p=weights)), names, odd) for i in range(count)]
     vms = [replace(v, policy=replace(v.policy, auto_converge=i % 2 == 0)) for i, v in enumerate(vms)]
     flights = tuple(
         InFlight(
@@ -156,7 +159,7 @@ def random_inputs(seed: int, odd: float = 0.3) -> PlanInputs:
         in_flight=flights,
         cpu_fits=fits,
     )
-    scenarios = _scenarios(rng, shot)
+    scenarios = odd_scenarios(rng, shot)
     settings = PlanSettings(
         out_per_host=int(rng.integers(1, 3)),
         in_per_host=int(rng.integers(1, 3)),

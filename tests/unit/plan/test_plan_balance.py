@@ -11,7 +11,7 @@ from rebalancerd.cluster.scenarios import Hotspot
 from rebalancerd.cluster.snapshot import InFlight
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.settings import PlanSettings
-from tests.unit.plan.plan_checker import violations
+from tests.bench.planner_checker_plan import violations
 from tests.unit.plan.plan_cluster import FixedCosts, cost_of, host, inputs_of, vm
 
 

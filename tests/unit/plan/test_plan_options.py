@@ -24,7 +24,7 @@ from rebalancerd.plan.why_not import why_not
 from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.cost_columns import CostColumns
 from rebalancerd.predict.settings import PredictSettings
-from tests.unit.plan.plan_checker import violations
+from tests.bench.planner_checker_plan import violations
 from tests.unit.plan.plan_cluster import cost_of, host, inputs_of, vm
 
 USUAL = 0.3  # of the cluster's limit of 0.5 s

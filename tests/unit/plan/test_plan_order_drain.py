@@ -10,7 +10,7 @@ from rebalancerd.plan.drain import drain
 from rebalancerd.plan.order import Placed, order
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.plan.state import PlacementState
-from tests.unit.plan.plan_checker import violations
+from tests.bench.planner_checker_plan import violations
 from tests.unit.plan.plan_cluster import carried_out, host, inputs_of, vm
 
 

@@ -15,7 +15,7 @@ from rebalancerd.plan.balance import balance
 from rebalancerd.plan.constraints import check
 from rebalancerd.plan.drain import drain
 from rebalancerd.plan.state import PlacementState
-from tests.unit.plan.plan_checker import violations
+from tests.bench.planner_checker_plan import violations
 from tests.unit.plan.plan_cluster import FixedCosts, carried_out, cost_of, host, inputs_of, vm
 
 
