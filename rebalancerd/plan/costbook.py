@@ -1,7 +1,7 @@
 """CostBook: predicted costs of migrations and the options they will run with, asked in batches and remembered."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rebalancerd.cluster.cost import Candidate, MigrationCost, MigrationOptions
 from rebalancerd.plan.inputs import PlanInputs
@@ -67,7 +67,7 @@ class CostBook:
         for (pair, _), quote in zip(asked, found, strict=True):
             usual = self._known[pair]
             if quote.admissible and not usual.admissible:
-                self._known[pair] = replace(quote, usual=usual.costs[usual.row])
+                self._known[pair] = quote._replace(usual=usual.costs[usual.row])
 
     def _quoted(self, pairs: Sequence[Pair], chosen: Sequence[MigrationOptions]) -> list[Quote]:
         """One quote per pair, run with those options."""

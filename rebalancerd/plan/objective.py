@@ -17,8 +17,7 @@ total = weight_unmet · unmet + weight_imbalance · imbalance · horizon · mean
 "Do nothing" is the score of the present placement without cost. Lower is better.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -26,35 +25,9 @@ from rebalancerd.cluster.plan import Score
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.plan.demand import Floats, Indices
 from rebalancerd.plan.felt import NOTHING, Felt
+from rebalancerd.plan.spread import Spread
 from rebalancerd.plan.standing import CONSOLIDATE, held_share, occupied, standing_costs
 from rebalancerd.plan.state import PlacementState
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Weighted sums of one resource's relative loads, from which its standard deviation follows."""
-
-    share: Floats
-    relative: Floats
-    first: float
-    second: float
-
-    def deviation(self) -> float:
-        """Standard deviation as it is."""
-        return float(np.sqrt(max(0.0, self.second - self.first**2)))
-
-    def after(self, sources: Sequence[int], given: Floats, targets: Indices, taken: Floats) -> Floats:
-        """Deviations after the sources give up ``given`` and each of the targets alone takes ``taken`` (relative)."""
-        first, second = np.full(len(targets), self.first), np.full(len(targets), self.second)
-        for host, part in zip(sources, given, strict=True):
-            old = self.relative[host]
-            first -= self.share[host] * part
-            second += self.share[host] * ((old - part) ** 2 - old**2)
-        old_there = self.relative[targets]
-        first += self.share[targets] * taken
-        second += self.share[targets] * ((old_there + taken) ** 2 - old_there**2)
-        deviations: Floats = np.sqrt(np.maximum(0.0, second - first**2))
-        return deviations
 
 
 class Objective:
@@ -117,7 +90,7 @@ class Objective:
         total = capacity.sum()
         share = capacity / total if total > 0 else capacity
         relative = np.divide(mean_load, capacity, out=np.zeros_like(mean_load), where=capacity > 0)
-        return Spread(share, relative, float((share * relative).sum()), float((share * relative**2).sum()))
+        return Spread.of(share, relative)
 
     def touch(self, hosts: Iterable[int]) -> None:
         """Refresh what is cached about hosts whose load has changed."""

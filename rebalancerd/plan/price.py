@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,8 +56,7 @@ def _upper(costs: Sequence[MigrationCost], name: str) -> Floats:
     return np.array([getattr(cost, name).upper for cost in costs], dtype=np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """A migration as the search reads it. ``cost_core_seconds`` of ``costs[row]``, taken apart by what the VM's cores do.
 
     ``admissible``: no veto stands against it. ``usual``: its cost with the usual options, where those are vetoed and

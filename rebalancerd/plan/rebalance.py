@@ -68,7 +68,7 @@ def _targets(state: PlacementState) -> Indices:
 def _candidates(search: Search, targets: Indices, moved: set[int], room: int) -> list[Candidate]:
     """Admissible moves that are worth it, best first, off the fullest hosts."""
     state, objective = search.state, search.objective
-    load = np.sum([s.relative for s in objective.spreads], axis=0)
+    load = np.sum([s.figure for s in objective.spreads], axis=0)
     sources = [int(h) for h in np.lexsort((np.arange(len(load)), -load)) if objective.counted[h] and h not in targets]
     found: list[Candidate] = []
     for host in sources[:FULLEST]:

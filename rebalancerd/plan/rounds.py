@@ -1,100 +1,107 @@
 """Rounds of the balance search: in each, the best admissible move off any host that is still above headroom.
 
-Every hot host keeps its best candidate. With few hot hosts all of them are looked at anew in every round. With many, one
-is only looked at again when it would be next (lazy greedy: Minoux, "Accelerated greedy algorithms", 1978): a move fills
-its destination and so seldom makes another host's best better, and what it did make better is found before the end, for
-the search does not end before every host's answer is of the present placement.
+The loop is `descent.Descent`; here is its field: hosts are the sources, demand relieved is what counts. With few hot hosts
+each look goes through a host's units anew. With many, a unit too is only evaluated again when it would be next, for what
+it brought in an earlier placement bounds what it brings now, unless a host with room has been relieved since; so a host
+that seems to have nothing left is looked at anew before that is believed.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from rebalancerd.plan.descent import Descent, Offer, Rank
 from rebalancerd.plan.relief import NOTHING, unready, worth_it
 from rebalancerd.plan.search import Candidate, Search, Unit
 
 LOOKED_AT_ANEW = 8  # hot hosts
-UNSEEN = -1
 PRICED_OF_A_HOST = 4  # units whose costs are asked for in one call: a call costs more than the candidates in it
-Rank = tuple[float, int, tuple[int, ...]]
+NONE = float("-inf")
+
+
+@dataclass(slots=True)
+class Row:
+    """A unit of a hot host. ``most``: what it brings at most; ``found``: its candidates when it was last evaluated."""
+
+    relief: float
+    priority: int
+    unit: Unit
+    most: float
+    found: Sequence[Candidate] = ()
+
+    @property
+    def rank(self) -> Rank:
+        """Order among equals: what relieves most first."""
+        return -self.relief, self.priority, self.unit.vms
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """The best candidate of a host when ``version`` moves had been made, its rank among ties, and what else was seen.
-
-    ``gain``: what it brings, below everything where there is none; of a host not looked at yet, what one move off it can
-    relieve at most.
-    """
+class Table:
+    """The units of a host as they were when ``version`` moves had been made, most useful first."""
 
     version: int
-    gain: float
-    best: Candidate | None = None
-    rank: Rank = (float("inf"), 0, ())
-    seen: tuple[Candidate, ...] = ()
+    rows: list[Row]
 
 
-class Rounds:
-    """Iterates over (candidate, the others that were admissible) on a search; the caller applies each before the next."""
+class HotHosts:
+    """A `descent.Field` of the hosts above headroom; a search evaluates, what moved is told by ``moved``."""
+
+    anew = LOOKED_AT_ANEW
 
     def __init__(self, search: Search) -> None:
         self._search = search
+        self._weight = search.state.settings.weight_unmet
         self._moved: set[int] = set()
-        self._offers: dict[int, Offer] = {}
+        self._tables: dict[int, Table] = {}
+        self._bounds: dict[int, float] = {}
         self._hot = {h: self._is_hot(h) for h in sorted(search.state.hot)}
-
-    def __iter__(self) -> Iterator[tuple[Candidate, list[Candidate]]]:
-        """Until nothing admissible is left, at ``max_moves`` or at ``work_budget``."""
-        search, version, most = self._search, 0, self._search.state.settings.max_moves
+        self._sources = [h for h, hot in self._hot.items() if hot]
         self._begin()
-        while not search.exhausted and len(self._moved) < most:
-            hosts = sorted(h for h, hot in self._hot.items() if hot)
-            taken = self._best(hosts, version)
-            if taken is None or taken.best is None:
-                return
-            current = [o for h in hosts if (o := self._offers[h]).version == version]
-            others = [c for offer in current for c in offer.seen if c is not taken.best]
-            self._moved.update(taken.best.unit.vms)
-            version += 1
-            yield taken.best, others
-            for host in {*taken.best.unit.sources, taken.best.destination} & self._hot.keys():
-                self._hot[host] = self._is_hot(host)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the work budget is used up."""
+        return self._search.exhausted
+
+    @property
+    def room(self) -> int:
+        """Moves that the plan may still have."""
+        return self._search.state.settings.max_moves - len(self._moved)
+
+    def sources(self) -> Sequence[int]:
+        """Hosts that are hot still, none once the plan is full."""
+        return self._sources if self.room > 0 else ()
+
+    def bound(self, source: int) -> float:
+        """What one move off a host relieves at most in the placement of the beginning."""
+        return self._bounds.get(source, float("inf"))
+
+    def moved(self, candidate: Candidate) -> None:
+        """The candidate was applied: its hosts' loads are others."""
+        self._moved.update(candidate.unit.vms)
+        changed = {*candidate.unit.sources, candidate.destination} & self._hot.keys()
+        for host in changed:
+            self._hot[host] = self._is_hot(host)
+            self._tables.pop(host, None)
+        if changed:
+            self._sources = [h for h, hot in self._hot.items() if hot]
+
+    def look(self, sources: Sequence[int], version: int) -> list[Offer[Candidate]]:
+        """The best candidate of each of those hosts."""
+        if len(self._sources) <= self.anew:
+            return [self._look(host, version) for host in sources]
+        return [self._look_again(host, version) for host in sources]
 
     def _is_hot(self, host: int) -> bool:
         search = self._search
         hot = search.state.above_headroom(host) or search.objective.waits(host)
         return hot and bool(search.objective.counted[host])
 
-    def _best(self, hosts: Sequence[int], version: int) -> Offer | None:
-        if not hosts:
-            return None
-        if len(hosts) <= LOOKED_AT_ANEW:
-            for host in hosts:
-                self._look(host, version)
-            return self._first_of(hosts)
-        for host in hosts:
-            self._offers.setdefault(host, Offer(UNSEEN, float("inf")))
-        while True:
-            host = max(hosts, key=lambda h: (self._offers[h].gain, -h))
-            if self._offers[host].version == version:
-                return self._offers[host]
-            if self._search.exhausted:
-                return None
-            self._look(host, version)
-
-    def _first_of(self, hosts: Sequence[int]) -> Offer:
-        """The best offer; among equal ones that of the unit whose leaving relieves most."""
-        ranked = sorted((self._offers[h] for h in hosts), key=lambda o: o.rank)
-        best = ranked[0]
-        for offer in ranked[1:]:
-            if offer.gain > best.gain + NOTHING:
-                best = offer
-        return best
-
     def _units(self, host: int) -> list[tuple[float, int, Unit]]:
         """(relief, priority, unit) of whatever may leave a host, most useful first."""
-        search, found = self._search, []
-        state, room = search.state, search.state.settings.max_moves - len(self._moved)
+        found: list[tuple[float, int, Unit]] = []
+        search = self._search
+        state, room = search.state, self.room
         here = state.settled_on(host)
         alone = dict(zip(here, search.reliefs(host, here), strict=True))
         for vms in sorted({state.groups.unit(v, here) for v in here}):
@@ -102,16 +109,15 @@ class Rounds:
                 continue
             if unready(state, vms) is not None:
                 continue
-            unit = Unit.of(state, vms)
+            unit = search.unit(vms)
             relief = float(alone[vms[0]]) if len(vms) == 1 else search.relief_at_source(unit)
             if relief > NOTHING:
                 found.append((relief, max(state.vms[v].policy.priority for v in vms), unit))
         return sorted(found, key=lambda row: (-row[0], row[1], row[2].vms))
 
-    def _look(self, host: int, version: int) -> None:
-        """Find the best candidate of a host in the present placement."""
-        search, best = self._search, None
-        weight = search.state.settings.weight_unmet
+    def _look(self, host: int, version: int) -> Offer[Candidate]:
+        """The best candidate of a host in the present placement, everything that may matter evaluated anew."""
+        search, best, weight = self._search, None, self._weight
         rank: Rank = (float("inf"), 0, ())
         seen: list[Candidate] = []
         units = self._units(host)
@@ -124,18 +130,68 @@ class Rounds:
             seen += found
             if found and (best is None or found[0].gain > best.gain + NOTHING):
                 best, rank = found[0], (-relief, priority, unit.vms)
-        self._offers[host] = Offer(version, float("-inf") if best is None else best.gain, best, rank, tuple(seen))
+        return Offer(version, NONE if best is None else best.gain, best, rank, tuple(seen))
+
+    def _look_again(self, host: int, version: int) -> Offer[Candidate]:
+        """The best candidate of a host; of its units only those are evaluated that may be it."""
+        table = self._tables.get(host)
+        if table is not None:
+            offer = self._from(table, version)
+            if offer.best is not None or table.version == version or self.exhausted:
+                return offer
+        rows = [Row(relief, priority, unit, self._weight * relief) for relief, priority, unit in self._units(host)]
+        self._tables[host] = Table(version, rows)
+        return self._from(self._tables[host], version)
+
+    def _from(self, table: Table, version: int) -> Offer[Candidate]:
+        """The best of a host's units: evaluate what promises most until nothing left promises more than what was found."""
+        search, fresh, room = self._search, set[int](), self.room
+        best: Row | None = None
+        while not search.exhausted:
+            balance = 0.0 if best is None else max(0.0, best.found[0].imbalance_gain)
+            left = [i for i, row in enumerate(table.rows) if i not in fresh and len(row.unit.vms) <= room]
+            i = max(left, key=lambda r: table.rows[r].most, default=None)
+            if i is None or table.rows[i].most == NONE:
+                break
+            row = table.rows[i]
+            if best is not None and row.most + balance <= best.most:
+                break
+            row.found = search.evaluate(row.unit, partial(worth_it, search), row.relief)
+            row.most = row.found[0].gain if row.found else NONE
+            fresh.add(i)
+            if row.found and (best is None or row.most > best.most + NOTHING):
+                best = row
+        seen = tuple(c for i in sorted(fresh) for c in table.rows[i].found)
+        if best is None:
+            return Offer(version, NONE, seen=seen)
+        return Offer(version, best.most, best.found[0], best.rank, seen)
 
     def _begin(self) -> None:
-        """Bound what each hot host can give, and ask for the costs of the most promising in one call."""
+        """Bound what each hot host can give; of few, ask for the costs in one call."""
         search = self._search
-        weight = search.state.settings.weight_unmet
-        for host, hot in self._hot.items():
-            if hot:
-                here = search.state.settled_on(host)
-                single = float(search.reliefs(host, here).max(initial=0.0))
-                grouped = any(search.state.groups.bound(v) for v in here)
-                self._offers[host] = Offer(UNSEEN, float("inf") if grouped else weight * single)
-        ranked = sorted(self._offers, key=lambda h: (-self._offers[h].gain, h))
-        promising = ranked[: LOOKED_AT_ANEW + search.state.settings.max_moves]
-        search.prefetch([row[2] for h in promising for row in self._units(h)[:PRICED_OF_A_HOST]])
+        state = search.state
+        for host in self._sources:
+            here = state.settled_on(host)
+            single = float(search.reliefs(host, here).max(initial=0.0))
+            grouped = any(state.groups.bound(v) for v in here)
+            self._bounds[host] = float("inf") if grouped else self._weight * single
+        if len(self._sources) <= self.anew:
+            ranked = sorted(self._bounds, key=lambda h: (-self._bounds[h], h))
+            search.prefetch([row[2] for h in ranked for row in self._units(h)[:PRICED_OF_A_HOST]])
+
+
+class Rounds:
+    """Iterates over (candidate, the others that were admissible) on a search; the caller applies each before the next."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+
+    def __iter__(self) -> Iterator[tuple[Candidate, list[Candidate]]]:
+        """Until nothing admissible is left, at ``max_moves`` or at ``work_budget``."""
+        field = HotHosts(self._search)
+        descent = Descent(field)
+        for taken in descent:
+            assert taken.best is not None
+            others = [c for offer in descent.current() for c in offer.seen if c is not taken.best]
+            yield taken.best, others
+            field.moved(taken.best)

@@ -1,7 +1,8 @@
 """Candidates: which destination is best for a unit of VMs, evaluated in vectors and counted against the work budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from rebalancerd.plan.state import PlacementState
 
 CHUNK = 16
 PRICED = 4 * CHUNK  # destinations of a unit whose costs are asked for at once
+KEPT = 4  # candidates of a unit that are told of: the best and those that may be named as alternatives
 WIDE = 128  # hosts of a cluster that is small enough for all of them
 KNOWN_SHARE = 0.75  # of those: what is missing beyond is asked for when it is needed
 TOLERANCE = 1e-9
@@ -30,6 +32,16 @@ class Unit:
     cpu: Floats
     memory: Floats
     hard_memory: float
+
+    @cached_property
+    def least_cpu(self) -> float:
+        """The least value of its CPU row."""
+        return float(self.cpu.min())
+
+    @cached_property
+    def least_memory(self) -> float:
+        """The least value of its memory row."""
+        return float(self.memory.min())
 
     @classmethod
     def of(cls, state: PlacementState, vms: tuple[int, ...]) -> "Unit":
@@ -79,11 +91,21 @@ class Search:
         self.admission = Admission(state)
         self._peak_cpu = state.demand.peak(state.held_cpu, state.settings.quantile)
         self._peak_memory = state.demand.peak(state.held_memory, state.settings.quantile)
+        self._units: dict[tuple[int, ...], Unit] = {}
+        self._receivers = self.objective.counted.copy()
+        self._receivers[list(state.shunned)] = False
 
     @property
     def exhausted(self) -> bool:
         """Whether the work budget is used up."""
         return self.evaluated >= self.state.settings.work_budget
+
+    def unit(self, vms: tuple[int, ...]) -> Unit:
+        """`Unit.of` those VMs where they are now, remembered."""
+        known = self._units.get(vms)
+        if known is None or any(int(self.state.place[v]) not in known.sources for v in vms):
+            known = self._units[vms] = Unit.of(self.state, vms)
+        return known
 
     def relief_at_source(self, unit: Unit) -> float:
         """Core-seconds of unmet demand that vanish where the unit leaves: no destination can give more."""
@@ -105,26 +127,28 @@ class Search:
         found: Floats = self.objective.unmet[host] - self.objective.unmet_rows(cpu, memory, there)
         return found
 
-    def with_room(self, unit: Unit) -> tuple[Indices, Floats]:
+    def with_room(self, unit: Unit, most: int | None = None) -> tuple[Indices, Floats]:
         """Receivers that nothing unchanging and no group closes and no bound on their peaks rules out, with gains.
 
-        Best imbalance gain first. The bound: the peak of a sum is at least the peak of one part plus the least value of
-        the other.
+        Best imbalance gain first; the best ``most`` of them and their equals, if that is given. The bound: the peak of a
+        sum is at least the peak of one part plus the least value of the other.
         """
         state, objective = self.state, self.objective
-        open_to = self.admission.of_unit(unit.vms) & objective.counted
+        open_to = self.admission.of_unit(unit.vms) & self._receivers
         open_to[list(unit.sources)] = False
-        open_to[list(state.shunned)] = False
         self.close_groups(unit, open_to)
-        hosts = np.flatnonzero(open_to)
         slack = 1 + TOLERANCE
-        fits = state.hard_memory[hosts] + unit.hard_memory <= state.capacity_memory[hosts] * slack
-        fits &= state.figures.fits(unit.vms, hosts)
-        fits &= self._peak_cpu[hosts] + unit.cpu.min() <= objective.limit_cpu[hosts] * slack
-        fits &= self._peak_memory[hosts] + unit.memory.min() <= objective.limit_memory[hosts] * slack
-        hosts = hosts[fits]
+        open_to &= state.hard_memory + unit.hard_memory <= state.capacity_memory * slack
+        open_to &= self._peak_cpu + unit.least_cpu <= objective.limit_cpu * slack
+        open_to &= self._peak_memory + unit.least_memory <= objective.limit_memory * slack
+        hosts = np.flatnonzero(open_to)
+        hosts = hosts[state.figures.fits(unit.vms, hosts)]
         gains = objective.imbalance_gain(unit.sources, hosts)
-        order = np.lexsort((hosts, -np.round(gains - soft.penalty(state, unit.vms, hosts), 6)))
+        rank = -np.round(gains - soft.penalty(state, unit.vms, hosts), 6)
+        if most is not None and len(hosts) > most:
+            kept = np.flatnonzero(rank <= np.partition(rank, most - 1)[most - 1])
+            hosts, gains, rank = hosts[kept], gains[kept], rank[kept]
+        order = np.lexsort((hosts, rank))
         return hosts[order], gains[order]
 
     def close_groups(self, unit: Unit, open_to: NDArray[np.bool_]) -> None:
@@ -158,23 +182,50 @@ class Search:
         return [(v, int(h)) for h in hosts[:most] for v in unit.vms]
 
     def evaluate(self, unit: Unit, accept: Accept, relief: float) -> list[Candidate]:
-        """Admissible candidates of one unit, best first; only the first chunk of destinations that has any."""
-        hosts, gains = self.with_room(unit)
-        for start in range(0, len(hosts), CHUNK):
+        """The best ``KEPT`` admissible candidates of one unit, best first.
+
+        Destinations are gone through in the order of the balance they leave, `PRICED` at a time; of those that have room
+        the first chunk that has any admissible candidate is the last.
+        """
+        for hosts, gains in self._windows(unit):
+            self.evaluated += len(hosts)
+            fits = np.flatnonzero(np.isin(hosts, self._fitting(unit, hosts), assume_unique=True))
+            for start in range(0, len(fits), CHUNK):
+                chunk = fits[start : start + CHUNK]
+                self._ask(unit, hosts[chunk], hosts[fits[start:]])
+                found = self._accepted(unit, hosts[chunk], gains[chunk], accept, relief)
+                if found:
+                    return found
             if self.exhausted:
                 break
-            chunk = hosts[start : start + CHUNK]
-            self.evaluated += len(chunk)
-            kept = np.isin(chunk, self._fitting(unit, chunk), assume_unique=True)
-            if not self.state.costs.covers([(v, int(h)) for h in chunk[kept] for v in unit.vms], 1.0):
-                self.state.costs.fetch(self._pairs(unit, hosts[start:]))
-            scored = self.scored(unit, chunk[kept], gains[start : start + CHUNK][kept], relief)
-            found = sorted((c for c in scored if accept(c) is None), key=lambda c: (c.soft - c.gain, c.destination))
-            while found and check_unit(self.state, unit.vms, found[0].destination) is not None:
-                found.pop(0)  # the constraints themselves have the last word, not the masks
-            if found:
-                return found
         return []
+
+    def _windows(self, unit: Unit) -> Iterator[tuple[Indices, Floats]]:
+        """Destinations with room and their gains, best first, in parts; only what is gone through is ranked."""
+        hosts, gains = self.with_room(unit, PRICED)
+        whole = len(hosts) < PRICED
+        yield hosts[:PRICED], gains[:PRICED]
+        if not whole:
+            hosts, gains = self.with_room(unit)
+            for start in range(PRICED, len(hosts), PRICED):
+                yield hosts[start : start + PRICED], gains[start : start + PRICED]
+
+    def _ask(self, unit: Unit, needed: Indices, likely: Indices) -> None:
+        """Have the costs of what is needed, and with them, if any is missing, of what may be needed later."""
+        if not self.state.costs.covers([(v, int(h)) for h in needed for v in unit.vms], 1.0):
+            self.state.costs.fetch(self._pairs(unit, likely))
+
+    def _accepted(self, unit: Unit, hosts: Indices, gains: Floats, accept: Accept, relief: float) -> list[Candidate]:
+        """The best of the candidates to which neither cost nor ``accept`` nor, for the first, any constraint objects."""
+        found: list[Candidate] = []
+        for candidate in self.ranked(unit, hosts, gains, relief):
+            if accept(candidate) is None:
+                # the constraints themselves have the last word, not the masks
+                if found or check_unit(self.state, unit.vms, candidate.destination) is None:
+                    found.append(candidate)
+                if len(found) == KEPT:
+                    break
+        return found
 
     def _fitting(self, unit: Unit, hosts: Indices) -> Indices:
         """Those of the hosts that the unit leaves below capacity and headroom, in every path that counts."""
@@ -188,30 +239,30 @@ class Search:
         return kept
 
     def scored(self, unit: Unit, hosts: Indices, gains: Floats, relief: float) -> list[Candidate]:
-        """The candidates among those destinations against which no veto by predicted cost stands, scored."""
-        state = self.state
-        state.costs.fetch((v, int(h)) for h in hosts for v in unit.vms)
-        open_to = [i for i in range(len(hosts)) if all(state.costs.admissible(v, int(hosts[i])) for v in unit.vms)]
-        if not open_to:
-            return []
-        targets = hosts[open_to]
-        cpu, memory = state.settled_cpu[targets] + unit.cpu, state.settled_memory[targets] + unit.memory
-        added = self.objective.unmet_rows(cpu, memory, targets) - self.objective.unmet[targets]
-        broken = soft.penalty(state, unit.vms, targets)
-        return [
-            self._candidate(unit, int(h), relief - float(more), float(gains[i]), float(wished))
-            for i, h, more, wished in zip(open_to, targets, added, broken, strict=True)
-        ]
+        """The candidates among those destinations against which no veto by predicted cost stands, in the given order."""
+        place = {int(h): i for i, h in enumerate(hosts)}
+        return sorted(self.ranked(unit, hosts, gains, relief), key=lambda c: place[c.destination])
 
-    def _candidate(self, unit: Unit, host: int, relief: float, imbalance_gain: float, broken: float) -> Candidate:
+    def ranked(self, unit: Unit, hosts: Indices, gains: Floats, relief: float) -> Iterator[Candidate]:
+        """As `scored`, the greatest gain first, the lowest host among equals; made one by one as they are asked for."""
         state, settings = self.state, self.state.settings
-        asked = [state.costs.quote(v, host) for v in unit.vms]
-        spent = sum(q.core_seconds(float(state.demand.mean_cores[v])) for v, q in zip(unit.vms, asked, strict=True))
-        gain = settings.weight_unmet * relief + imbalance_gain - settings.weight_cost * spent
-        rate = settings.weight_unmet * relief / self.objective.horizon_seconds
-        waiting = sum(q.seconds for q in asked)
-        payback = waiting + settings.weight_cost * spent / rate if rate > 0 else None
-        return Candidate(unit, host, relief, imbalance_gain, spent, gain, payback, broken)
+        quotes = [[state.costs.quote(v, h) for v in unit.vms] for h in hosts.tolist()]
+        open_to = [i for i, asked in enumerate(quotes) if all(q.admissible for q in asked)]
+        if not open_to:
+            return
+        targets, balance = hosts[open_to], gains[open_to]
+        cpu, memory = state.settled_cpu[targets] + unit.cpu, state.settled_memory[targets] + unit.memory
+        reliefs = relief - (self.objective.unmet_rows(cpu, memory, targets) - self.objective.unmet[targets])
+        cores = [float(state.demand.mean_cores[v]) for v in unit.vms]
+        spent = np.array([sum(q.core_seconds(c) for c, q in zip(cores, quotes[i], strict=True)) for i in open_to])
+        total = settings.weight_unmet * reliefs + balance - settings.weight_cost * spent
+        broken = soft.penalty(state, unit.vms, targets)
+        for i in np.lexsort((targets, broken - total)).tolist():
+            rate = settings.weight_unmet * float(reliefs[i]) / self.objective.horizon_seconds
+            waiting, cost = sum(q.seconds for q in quotes[open_to[i]]), float(spent[i])
+            payback = waiting + settings.weight_cost * cost / rate if rate > 0 else None
+            gained, wished = float(total[i]), float(broken[i])
+            yield Candidate(unit, int(targets[i]), float(reliefs[i]), float(balance[i]), cost, gained, payback, wished)
 
     def apply(self, candidate: Candidate) -> None:
         """Move the unit in the state and refresh what depends on it."""

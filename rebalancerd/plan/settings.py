@@ -25,7 +25,7 @@ class PlanSettings:
     are below the headrooms so that what was folded is not hot at the next surprise. ``consolidate_hosts_min``: hosts that
     keep VMs. ``host_idle_watts``: of a host that gives none. ``watts_per_core``: what one reference core's work is worth
     in watts; it turns joules into core-seconds. ``power_cycle_seconds``: of every sleep this much saves nothing.
-    not repay its cost within this time is not proposed. ``improve_budget``: swaps, chains and detours that are tried for
+    ``improve_budget``: swaps, chains and detours that are tried for
     hosts which no single move relieves, 0 for none. ``solver_nodes``: branch-and-bound nodes for each small part that is
     then solved exactly, 0 for none.
     """

@@ -22,6 +22,7 @@ from rebalancerd.predict.settings import PredictSettings
 
 # Standard normal quantiles .1 .3 .5 .7 .9, and the same five seen from the pessimist's side (level 1.28 is its median).
 LEVELS = (-1.2816, -0.5244, 0.0, 0.5244, 1.2816, 1.8060, 2.5631)
+STACKED = 2048  # kinds of candidates up to which all levels are simulated in one call
 EXPECTED, UPPER = 2, 4  # columns of LEVELS: median, 90 %
 VALUE_LEVELS, UPPER_LEVELS = slice(0, 5), slice(2, 7)
 
@@ -105,8 +106,10 @@ class Physics:
 
     @cached_property
     def runs(self) -> list[Precopy]:
-        """One simulation per level."""
-        return [self._run(level) for level in range(len(LEVELS))]
+        """One simulation per level; of few kinds all levels together, as a call costs more than what is in it."""
+        if len(self.row) > STACKED:
+            return [self._run([level])[0] for level in range(len(LEVELS))]
+        return self._run(range(len(LEVELS)))
 
     def columns(self) -> CostColumns:
         """The cost of every candidate."""
@@ -186,33 +189,42 @@ class Physics:
         )
         return np.asarray(found, dtype=np.bool_)
 
-    def _run(self, level: int) -> Precopy:
-        """Every kind of candidate at one level."""
-        link = self._link(level)
-        return simulate(
+    def _run(self, levels: Sequence[int]) -> list[Precopy]:
+        """Every kind of candidate at some levels."""
+        count, guests = len(levels), len(self._guests.resident)
+        links = [self._link(level) for level in levels]
+        whole = simulate(
             PrecopyInputs(
-                resident_bytes=self.resident,
-                zero_bytes=self.zero,
-                rate_bytes_per_second=self.rate(level),
-                link_bytes_per_second=link,
-                max_downtime_seconds=self.downtime,
-                deadline_seconds=self._deadline,
-                auto_converge=self._auto,
-                curves=self.curves(level).take(self.row),
+                resident_bytes=np.tile(self.resident, count),
+                zero_bytes=np.tile(self.zero, count),
+                rate_bytes_per_second=np.concatenate([np.minimum(self._cap, link) for link in links]),
+                link_bytes_per_second=np.concatenate(links),
+                max_downtime_seconds=np.tile(self.downtime, count),
+                deadline_seconds=np.tile(self._deadline, count),
+                auto_converge=np.tile(self._auto, count),
+                curves=self._curves(levels).take(np.concatenate([self.row + i * guests for i in range(count)])),
             )
         )
+        kinds = len(self.row)
+        return [whole.part(slice(i * kinds, (i + 1) * kinds)) for i in range(count)]
 
     def curves(self, level: int) -> DirtyCurves:
         """The guests' dirty curves at a level."""
-        z, guests = LEVELS[level], self._guests
-        moved = np.maximum(0.0, guests.unique + z * guests.spread)
-        seconds, unique = _prolonged(guests.seconds, np.maximum.accumulate(moved, axis=1), guests.points)
+        return self._curves([level])
+
+    def _curves(self, levels: Sequence[int]) -> DirtyCurves:
+        """The guests' dirty curves at some levels, level by level."""
+        guests, z = self._guests, np.array([LEVELS[level] for level in levels])
+        count, (rows, width) = len(levels), guests.unique.shape
+        moved = np.maximum(0.0, guests.unique + z[:, None, None] * guests.spread).reshape(count * rows, width)
+        points = np.tile(guests.points, count)
+        seconds, unique = _prolonged(np.tile(guests.seconds, (count, 1)), np.maximum.accumulate(moved, axis=1), points)
         return DirtyCurves.of(
             seconds,
             unique,
-            guests.resident,
-            left_weight=min(1.0, max(0.0, 1 + z / -LEVELS[0])),
-            lone=guests.points == 1,
+            np.tile(guests.resident, count),
+            left_weight=np.repeat(np.minimum(1.0, np.maximum(0.0, 1 + z / -LEVELS[0])), rows),
+            lone=points == 1,
         )
 
     def rate(self, level: int) -> Floats:

@@ -7,7 +7,7 @@ the cap for the switch-over itself (migration/migration.c); auto-converge thrott
 dirtied more than half of what was sent, by 20 % and then 10 % more each time, up to 99 % (migration/ram.c).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,10 @@ class DirtyCurves:
         seconds: Floats,
         unique_bytes: Floats,
         limit_bytes: Floats,
-        left_weight: float = 1.0,
+        left_weight: float | Floats = 1.0,
         lone: Bools | None = None,
     ) -> "DirtyCurves":
-        """Curves with one left weight for all; ``lone`` marks rows of one point that were padded along their chord.
+        """Curves with one left weight for all, or one of each; ``lone`` marks rows of one point that were padded along their chord.
 
         Raises ValueError for shapes or periods that make no curve.
         """
@@ -141,6 +141,10 @@ class Precopy:
     rounds: NDArray[np.int64]
     converged: Bools
     throttle: Floats
+
+    def part(self, rows: slice) -> "Precopy":
+        """Those of some of the migrations."""
+        return Precopy(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 def wire_bytes(resident_bytes: Floats, zero_bytes: Floats) -> Floats:

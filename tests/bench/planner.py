@@ -16,7 +16,7 @@ import numpy as np
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.inputs import PlanInputs
-from tests.bench import planner_random
+from tests.bench import planner_random, planner_versus_hbal
 from tests.bench.planner_cases import array_case
 from tests.bench.planner_checker import violations
 from tests.bench.planner_exact import objective, relaxed_bound, solve
@@ -34,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=8, help="instances of each size")
     parser.add_argument("--solver-seconds", type=float, default=60.0)
     parser.add_argument("--speed", action=argparse.BooleanOptionalAction, default=True)
+    planner_versus_hbal.arguments(parser)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--sizes", type=int, default=len(SIZES), help="how many of the sizes are timed")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="only judge plans for N small odd clusters")
@@ -48,6 +49,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
     if options.exact:
         for hosts, vms, moves in EXACT:
             _exact(options, report, hosts, vms, moves)
+    if options.hbal:
+        planner_versus_hbal.compare(options, report)
     if options.speed:
         _speed(options, report)
 
