@@ -15,7 +15,7 @@ from rebalancerd.plan.decide import decide
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.plan.why_not import why_not, why_not_host
-from tests.unit.plan.plan_checker import violations
+from tests.bench.planner_checker_plan import violations
 from tests.unit.plan.plan_cluster import FixedCosts, carried_out, cost_of, host, inputs_of, vm
 
 HOURS_6 = 6 * 3600.0

@@ -11,7 +11,7 @@ from rebalancerd.cluster.units import GIB
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.objective import Objective
 from rebalancerd.plan.state import PlacementState
-from tests.unit.plan.plan_checker import violations
+from tests.bench.planner_checker_plan import violations
 from tests.unit.plan.plan_cluster import host, inputs_of, vm
 
 HORIZON = 1800.0

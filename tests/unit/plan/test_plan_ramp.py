@@ -10,7 +10,7 @@ from rebalancerd.plan.drain import drain
 from rebalancerd.plan.rules_ramp import inflow_limit
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.plan.state import PlacementState
-from tests.unit.plan.plan_checker import violations
+from tests.bench.planner_checker_plan import violations
 from tests.unit.plan.plan_cluster import FixedCosts, carried_out, cost_of, host, inputs_of, vm
 
 WIDE = {"per_cluster": 4, "in_per_host": 4, "out_per_host": 4}
