@@ -120,6 +120,8 @@ def improve(search: Search, chosen: Sequence[Chosen], begun: Improvement | None 
     work = begun or Improvement(search, list(chosen))
     if begun is not None:
         _singles(work)
+    if search.exhausted:  # what the rounds could not finish is not for bundles to do
+        return work
     settings = search.state.settings
     last = search.evaluated + settings.improve_budget
     while work.room >= 1 and search.evaluated < last:
