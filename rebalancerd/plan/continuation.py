@@ -2,11 +2,13 @@
 
 A plan is made anew in every cycle. From the middle of one, greedy rounds may well end elsewhere, and worse: they no longer
 see where it was going. So its open moves are tried as they are; the plan from scratch replaces them only if it is as good.
+The plan was worth it when it was made: of what is left of it only a gain is asked.
 """
 
-from rebalancerd.plan.bundle import Bundle, Shift, tried, worthwhile
+from rebalancerd.plan.bundle import Bundle, Shift, tried
 from rebalancerd.plan.improve import Improvement, improve
-from rebalancerd.plan.relief import unready
+from rebalancerd.plan.parking import second_leg
+from rebalancerd.plan.relief import NOTHING, unready
 from rebalancerd.plan.search import Search
 from rebalancerd.plan.state import PlacementState
 
@@ -16,7 +18,7 @@ def continued(state: PlacementState) -> Improvement | None:
     search = Search(state.copy())
     work = Improvement(search, [])
     bundle = _open_moves(search)
-    if bundle is None or not worthwhile(search, bundle) or work.refused(bundle) or not work.fits(bundle):
+    if bundle is None or bundle.lead.gain <= NOTHING or work.refused(bundle) or not work.fits(bundle):
         return None
     work.take(bundle)
     return improve(search, (), work)
@@ -29,16 +31,7 @@ def better(one: Improvement, other: Improvement) -> bool:
 
 def _open_moves(search: Search) -> Bundle | None:
     """What is left of the plan as one bundle, without the moves that have become impossible."""
-    state = search.state
-    going = {state.vm_index[uuid]: host for uuid, host in state.inputs.underway if uuid in state.vm_index}
-    shifts: list[Shift] = []
-    for v, name in going.items():
-        host = state.host_index.get(name, -1)
-        if host < 0 or int(state.place[v]) == host or any(v in s.vms for s in shifts):
-            continue
-        unit = state.groups.unit(v, [w for w, n in going.items() if n == name and state.place[w] == state.place[v]])
-        if unready(state, unit) is None:
-            shifts.append(Shift(unit, host))
+    shifts = _open_shifts(search)
     while shifts:
         bundle = tried(search, shifts)
         if bundle is not None:
@@ -46,3 +39,24 @@ def _open_moves(search: Search) -> Bundle | None:
         alone = [s for s in shifts if tried(search, [s]) is not None]
         shifts = alone if len(alone) < len(shifts) else shifts[:-1]
     return None
+
+
+def _open_shifts(search: Search) -> list[Shift]:
+    """The open moves in their order, groups together; the second leg of a VM that goes by way of a parking host as one."""
+    state, shifts = search.state, []
+    ends = [
+        (state.vm_index[uuid], state.host_index[name])
+        for uuid, name in state.inputs.underway
+        if uuid in state.vm_index and name in state.host_index
+    ]
+    parked: dict[int, int] = {}
+    for v, host in ends:
+        if v in parked:
+            leg = second_leg(search, v, parked[v], host)
+            shifts += [] if leg is None else [Shift((v,), host, leg)]
+        elif int(state.place[v]) != host and not any(v in s.vms for s in shifts):
+            unit = state.groups.unit(v, [w for w, h in ends if h == host and state.place[w] == state.place[v]])
+            if unready(state, unit) is None:
+                shifts.append(Shift(unit, host))
+                parked.update({v: host} if len(unit) == 1 else {})
+    return shifts

@@ -24,7 +24,7 @@ from rebalancerd.plan.search import Candidate, Search, Unit
 from rebalancerd.plan.wording import listed, shown, span
 
 UNITS = 8  # VMs or groups of a hot host that are tried, those that relieve most first
-PARTS = 4  # hot hosts, the worst ones, that are given to the solver before it is given up
+PARTS = 2  # hot hosts, the worst ones, that are given to the solver before it is given up
 ORDERED = 8  # bundles of a host whose order is worked out, the best first
 
 

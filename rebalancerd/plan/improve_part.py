@@ -14,10 +14,10 @@ from rebalancerd.plan.exchange import Standing, lacking, receivers
 from rebalancerd.plan.relief import NOTHING
 from rebalancerd.plan.search import Unit
 
-LEAVING = 8  # units of the hot host
+LEAVING = 6  # units of the hot host
 WANTED = 3  # of them, whose likeliest receivers take part
-HOSTS = 8  # that take part beside the hot one: half of them receivers, half of them those with most room
-EACH = 3  # VMs of each of those
+HOSTS = 6  # that take part beside the hot one: half of them receivers, half of them those with most room
+EACH = 2  # VMs of each of those
 SOLVED = 3  # times that one part is solved, tightened in between
 
 

@@ -46,7 +46,7 @@ class PlanSettings:
     max_moves: int = 8
     work_budget: int = 200_000
     improve_budget: int = 2_000
-    solver_nodes: int = 30
+    solver_nodes: int = 20
     expiry_seconds: float = 300.0
     max_downtime_seconds: float = 0.5
     max_migration_seconds: float = 600.0

@@ -27,7 +27,7 @@ from tests.unit.plan.plan_random import HelpedCosts, Rng, odd_host, odd_scenario
 
 SHAPES = ("mixed", "tight", "hot", "swap", "contradictory", "drained")
 MOST_PLANS = 80  # plans in a row that are bounded by their settings before it counts as never ending
-EXAMPLES = 40
+EXAMPLES = 5
 
 
 def random_cluster(seed: int) -> PlanInputs:
