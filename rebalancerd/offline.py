@@ -148,6 +148,7 @@ def _settings(kind: type[T], given: Settings) -> T:
     for name, value in given.items():
         if isinstance(known[name], int) and not isinstance(value, int):
             raise SnapshotFileError(f"its setting {name} is {value}, not a whole number")
-        if isinstance(known[name], str) != isinstance(value, str):
-            raise SnapshotFileError(f"its setting {name} is {value!r:.60}, not a {type(known[name]).__name__}")
+        for other in (str, tuple):
+            if isinstance(known[name], other) != isinstance(value, other):
+                raise SnapshotFileError(f"its setting {name} is {value!r:.60}, not a {type(known[name]).__name__}")
     return kind(**given)  # type: ignore[arg-type]

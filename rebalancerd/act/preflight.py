@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from rebalancerd.cluster.names import printable
 from rebalancerd.cluster.plan import Move
 from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
-from rebalancerd.cluster.sample import CpuFit, DomainSample, HostInventory
-from rebalancerd.cluster.units import GIB
+from rebalancerd.cluster.sample import CpuFit, DomainSample, HostInventory, HostSample
+from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import DiskKind, DomainState, VmFacts
 from rebalancerd.ports import (
     Clock,
@@ -139,6 +139,8 @@ class Preflight:
     def _memory(self, move: Move, now: VmFacts, inbound: Mapping[str, int | None]) -> Refusal | None:
         """What is available there, less what incoming migrations, ours and others', will still take."""
         host, sample = move.destination, self._read.sample(move.destination)
+        if now.hugepage_bytes is not None:
+            return _huge_pages(move, now, sample)
         if sample.memory_available_bytes is None:
             return about_host(Code.PREFLIGHT_UNKNOWN, host, "its available memory is unknown")
         coming = {d.uuid: _still_to_come(d, inbound) for d in sample.domains}
@@ -162,6 +164,18 @@ class Preflight:
         if fit is not CpuFit.INCOMPATIBLE:
             return None
         return about_vm(Code.CPU_MODEL, move.vm_uuid, printable(detail), move.destination)
+
+
+def _huge_pages(move: Move, now: VmFacts, sample: HostSample) -> Refusal | None:
+    """Free huge pages there, as far as libvirt tells them; pools that only the operator declares were judged in the plan."""
+    pools = {pool.size_bytes: pool for pool in sample.facts.hugepages or ()}
+    size = now.hugepage_bytes or (next(iter(pools)) if len(pools) == 1 else 0)
+    pool = pools.get(size)
+    if pool is None or pool.free is None or pool.free * size >= now.memory_bytes:
+        return None
+    pages = -(-now.memory_bytes // size)
+    detail = f"needs {pages} huge pages of {size // MIB} MiB, {move.destination} has {pool.free} free"
+    return about_vm(Code.HUGEPAGES, move.vm_uuid, detail, move.destination)
 
 
 def _still_to_come(domain: DomainSample, inbound: Mapping[str, int | None]) -> int | None:

@@ -26,7 +26,8 @@ class Figures:
     """``need``: (R, V), what each VM needs. ``held``, ``limit``: (R, H); an unknown limit is NaN and takes nothing in.
 
     ``pools``: page size in bytes to its row. ``page_bytes``: of each VM the size of its huge pages, 0 for none and NaN
-    for one that nobody could tell. ``own``: (H,) bytes that each host itself uses beyond its reservation. What huge pages hold is counted from the snapshot on, against the pages then free.
+    for one that nobody could tell. ``own``: (H,) bytes that each host itself uses beyond its reservation. ``limited``:
+    rows that bound anything. What huge pages hold is counted from the snapshot on, against the pages then free.
     """
 
     need: Floats
@@ -35,10 +36,11 @@ class Figures:
     pools: dict[int, int]
     page_bytes: Floats
     own: Floats
+    limited: tuple[int, ...]
 
     def copy(self) -> "Figures":
         """The same figures with sums of their own."""
-        return Figures(self.need, self.held.copy(), self.limit, self.pools, self.page_bytes, self.own)
+        return Figures(self.need, self.held.copy(), self.limit, self.pools, self.page_bytes, self.own, self.limited)
 
     def shift(self, vm: int, *, gone: Sequence[int] = (), come: Sequence[int] = ()) -> None:
         """Take a VM off those hosts and count it on these."""
@@ -58,11 +60,13 @@ class Figures:
 
     def fits(self, vms: Sequence[int], hosts: Indices) -> NDArray[np.bool_]:
         """Which of those hosts may take all of those VMs in, by every row that they need anything of."""
-        needed = self.need[:, list(vms)].sum(axis=1)
-        rows = np.flatnonzero(needed)
-        held = self.held[np.ix_(rows, hosts)] + needed[rows, None]
-        found: NDArray[np.bool_] = (held <= self.limit[np.ix_(rows, hosts)] * (1 + TOLERANCE)).all(axis=0)
-        return found & ~np.isnan(self.page_bytes[list(vms)]).any()
+        rows = list(vms)
+        needed = self.need[:, rows].sum(axis=1)
+        found: NDArray[np.bool_] = np.full(len(hosts), not np.isnan(self.page_bytes[rows]).any())
+        for row in self.limited:
+            if needed[row]:
+                found &= self.held[row, hosts] + needed[row] <= self.limit[row, hosts] * (1 + TOLERANCE)
+        return found
 
 
 def build(snapshot: Snapshot, place: Indices, demand: Demand, own: Floats, settings: PlanSettings) -> Figures:
@@ -92,7 +96,8 @@ def build(snapshot: Snapshot, place: Indices, demand: Demand, own: Floats, setti
         for size, row in pools.items():
             limit[row, h] = _free_pages(host, size, float(held[row, h]))
     held[FIRST_POOL:] = 0.0
-    return Figures(need, held, limit, pools, pages, np.ceil(own))
+    limited = tuple(row for row in range(shape) if not np.isposinf(limit[row]).all())
+    return Figures(need, held, limit, pools, pages, np.ceil(own), limited)
 
 
 def granted_limit(host: Host, settings: PlanSettings) -> float:

@@ -26,6 +26,7 @@ class Groups:
                 together[group].append(v)
             for group in vm.policy.soft_affinity | vm.policy.soft_anti_affinity:
                 self._wished[group].append(v)
+        self.wishing = frozenset(v for v, vm in enumerate(vms) if _wishes(vm))
         self._join(together)
 
     def _join(self, together: dict[str, list[int]]) -> None:
@@ -74,3 +75,8 @@ class Groups:
         if vm not in self._beside:
             self._beside[vm] = tuple(v for v, cpus in self._pins.items() if v != vm and not mine.isdisjoint(cpus))
         return self._beside[vm]
+
+
+def _wishes(vm: Vm) -> bool:
+    policy = vm.policy
+    return bool(policy.prefer or policy.soft_affinity or policy.soft_anti_affinity)

@@ -10,7 +10,8 @@ started anew. One that no other host may run whatever its room is left out, for 
 count where they will end. CPU, where asked for, is the sum of the VMs' own peaks, never less than what they ask for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,9 @@ class WayOut:
     taken: dict[int, Floats]
     left: tuple[Block, ...]
     short: float  # bytes granted to what is left over, at least 1 if anything is
+
+
+NOTHING: tuple[dict[int, int], Floats, dict[int, WayOut]] = ({}, np.zeros((0, 0)), {})
 
 
 class SpareRoom:
@@ -65,6 +69,7 @@ class SpareRoom:
         total = np.nansum(np.where(np.isfinite(self.room), np.maximum(self.room, 0.0), 0.0), axis=1)
         self._scale = 1.0 / np.maximum(total, 1.0)
         self.ways = [self._way_out(state, h, self.room, self.members[h]) for h in range(len(state.hosts))]
+        self._last = NOTHING
         self.worst = max((way.short for way in self.ways), default=0.0)
 
     def copy(self) -> "SpareRoom":
@@ -100,21 +105,22 @@ class SpareRoom:
             self._masks[vm] = mask
         return self._masks[vm]
 
+    def _mask(self, state: PlacementState, host: int, block: Block) -> Mask:
+        """Where a block may be started when that host has died."""
+        mask = self._may(state, block[0]).copy()
+        for other in block[1:]:
+            mask &= self._may(state, other)
+        mask[host] = False
+        return mask
+
     def _blocks(self, state: PlacementState, host: int, members: set[int]) -> list[tuple[Block, Mask]]:
         """What must be started anew and where it may be, largest first; what may be nowhere else is left out."""
         found: dict[Block, Mask] = {}
         for v in sorted(members):
             bound = state.groups.bound(v)
-            block = (v, *(m for m in bound if m in members)) if bound else (v,)
-            key = tuple(sorted(block))
-            if key in found:
-                continue
-            mask = self._may(state, v).copy()
-            for other in block[1:]:
-                mask &= self._may(state, other)
-            mask[host] = False
-            if mask.any():
-                found[key] = mask
+            block = tuple(sorted((v, *(m for m in bound if m in members)))) if bound else (v,)
+            if block not in found and (mask := self._mask(state, host, block)).any():
+                found[block] = mask
         weights = {block: float((self.need[:, list(block)].sum(axis=1) * self._scale).max()) for block in found}
         return sorted(found.items(), key=lambda row: (-weights[row[0]], row[0]))
 
@@ -130,16 +136,25 @@ class SpareRoom:
     def _fitted(
         self, state: PlacementState, blocks: Sequence[tuple[Block, Mask]], room: Floats, *, tightly: bool
     ) -> WayOut:
-        room = room.copy()
-        goes: dict[Block, int] = {}
-        taken: dict[int, Floats] = {}
-        left: list[Block] = []
-        short = 0.0
-        went: dict[int, int] = {}
+        """Fit blocks into that room in their order."""
+        way = WayOut({}, {}, (), 0.0)
+        return self._added(state, way, blocks, room.copy(), tightly=tightly)
+
+    def _added(
+        self,
+        state: PlacementState,
+        way: WayOut,
+        blocks: Sequence[tuple[Block, Mask]],
+        room: Floats,
+        *,
+        tightly: bool = False,
+    ) -> WayOut:
+        """A way out with more blocks; ``room`` is what it leaves and is changed."""
+        goes, taken, left, short = dict(way.goes), dict(way.taken), list(way.left), way.short
+        went = {v: h for block, h in goes.items() for v in block}
         for block, mask in blocks:
-            need = self.need[:, list(block)].sum(axis=1)
-            rows = np.flatnonzero(need)
-            open_to = mask & (room[rows] >= need[rows, None] * (1 - SLACK)).all(axis=0)
+            need = self.need[:, block[0]] if len(block) == 1 else self.need[:, list(block)].sum(axis=1)
+            open_to = mask & (room >= np.where(need > 0, need * (1 - SLACK), -np.inf)[:, None]).all(axis=0)
             self._keep_apart(state, block, open_to, went)
             hosts = np.flatnonzero(open_to)
             if not len(hosts):
@@ -153,6 +168,33 @@ class SpareRoom:
             taken[host] = taken[host] + need if host in taken else need
             went.update(dict.fromkeys(block, host))
         return WayOut(goes, taken, tuple(left), short)
+
+    def _mended(
+        self, state: PlacementState, host: int, room: Floats, gone: Iterable[int], come: Sequence[int]
+    ) -> "WayOut | None":
+        """The way out of a host with what left it and what came, and with a new place for what lost its own.
+
+        None where that is not simple: with something left over already, or with what is bound together.
+        """
+        way = self.ways[host]
+        if way.left or any(state.groups.bound(v) for v in (*gone, *come)):
+            return None
+        goes, taken = dict(way.goes), dict(way.taken)
+        again: list[Block] = [(v,) for v in come]
+        for v in gone:
+            to = goes.pop((v,), None)
+            if to is not None:
+                taken[to] = taken[to] - self.need[:, v]
+        full = {h for h, amount in taken.items() if ((amount * (1 - SLACK) > room[:, h]) & (amount > 0)).any()}
+        for block in [b for b, h in goes.items() if h in full]:
+            taken.pop(goes.pop(block), None)
+            again.append(block)
+        left_room = room.copy()
+        for h, amount in taken.items():
+            left_room[:, h] -= amount
+        blocks = [(b, mask) for b in again if (mask := self._mask(state, host, b)).any()]
+        mended = self._added(state, WayOut(goes, taken, (), 0.0), blocks, left_room)
+        return None if mended.left else mended
 
     def _keep_apart(self, state: PlacementState, block: Block, open_to: Mask, went: dict[int, int]) -> None:
         """Close the hosts where a group has another member; one that has died stands where it went."""
@@ -168,71 +210,74 @@ class SpareRoom:
         moved = np.flatnonzero(now != self.place)
         if not len(moved):
             return
-        hosts = {int(h) for h in (*self.place[moved], *now[moved])}
-        changed = self._trial(state, {int(v): int(now[v]) for v in moved}, state.settled_cpu)
+        moves = {int(v): int(now[v]) for v in moved}
+        room, ways = self._last[1:] if self._last[0] == moves else self._trial(state, moves, settled=True)
         for v in moved[state.demand.active[moved]]:
             self.members[int(self.place[v])].discard(int(v))
             self.members[int(now[v])].add(int(v))
-        room, ways = changed
-        self.place = now
-        for h in hosts:
+        for h in {int(h) for h in (*self.place[moved], *now[moved])}:
             self.room[:, h] = room[:, h]
+            if self._with_cpu:
+                self.room[self._cpu, h] = state.capacity_cpu[h] - float(state.settled_cpu[h].max())
+        self.place = now
         for h, way in ways.items():
             self.ways[h] = way
+        self._last = NOTHING
 
     def _trial(
-        self, state: PlacementState, moves: dict[int, int], settled_cpu: "Floats | None" = None
+        self, state: PlacementState, moves: dict[int, int], *, settled: bool = False
     ) -> tuple[Floats, dict[int, WayOut]]:
-        """Room and the ways out that differ if those VMs stood elsewhere."""
-        room, grown, touched = self.room.copy(), set(), set()
-        members: dict[int, set[int]] = {}
-        rows: dict[int, Floats] = {}
-        for v, to in moves.items():
-            if not state.demand.active[v]:
-                continue
+        """Room and the ways out that differ if those VMs stood elsewhere; ``settled``: in the state they do."""
+        active = {v: to for v, to in moves.items() if state.demand.active[v]}
+        room, gone, come = self.room.copy(), defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
+        for v, to in active.items():
             here = int(self.place[v])
             room[:, here] += self.need[:, v]
             room[:, to] -= self.need[:, v]
-            for h in (here, to):
-                members.setdefault(h, set(self.members[h]))
-                if self._with_cpu and settled_cpu is None:
-                    rows.setdefault(h, state.settled_cpu[h].copy())
-            members[here].discard(v)
-            members[to].add(v)
-            if rows:
-                rows[here] -= state.demand.cpu[v]
-                rows[to] += state.demand.cpu[v]
-            grown.add(to)
-            touched |= {here, to}
+            gone[here].append(v)
+            come[to].append(v)
         if self._with_cpu:
-            for h in touched:
-                load = rows[h] if settled_cpu is None else settled_cpu[h]
+            for h in gone.keys() | come.keys():
+                load = state.settled_cpu[h]
+                if not settled:
+                    load = load - state.demand.cpu[gone[h]].sum(axis=0, dtype=np.float64)
+                    load += state.demand.cpu[come[h]].sum(axis=0, dtype=np.float64)
                 room[self._cpu, h] = state.capacity_cpu[h] - float(load.max())
         keep, self.place = self.place, self.place.copy()
-        for v, to in moves.items():
-            self.place[v] = to
-        again = touched | set(self._broken(state, room, grown, moves))
-        ways = {h: self._way_out(state, h, room, members.get(h, self.members[h])) for h in sorted(again)}
+        self.place[list(moves)] = list(moves.values())
+        refit = set(self._of_their_groups(state, moves))
+        again = gone.keys() | come.keys() | refit | set(self._broken(room, set(come)))
+        ways = {}
+        for h in sorted(again):
+            way = None if h in refit else self._mended(state, h, room, gone.get(h, ()), come.get(h, ()))
+            members = self.members[h].difference(gone.get(h, ())).union(come.get(h, ()))
+            ways[h] = way or self._way_out(state, h, room, members)
         self.place = keep
         return room, ways
 
-    def _broken(self, state: PlacementState, room: Floats, grown: set[int], moves: Iterable[int]) -> Iterable[int]:
-        """Hosts whose way out leads to where there is no longer room, or that have a member of a group of what moves."""
+    def _of_their_groups(self, state: PlacementState, moves: Iterable[int]) -> Iterator[int]:
+        """Hosts that have a member of a group of what moves, and so a way out that may lead beside it."""
         for v in moves:
             for _, members in state.groups.apart(v):
                 yield from (int(self.place[m]) for m in members)
             yield from (int(self.place[m]) for m in state.groups.on_its_cpus(v))
-        for f, way in enumerate(self.ways):
-            for h in grown:
+
+    def _broken(self, room: Floats, grown: set[int]) -> Iterator[int]:
+        """Hosts whose way out leads to where there is no longer room."""
+        for h in grown:
+            there = room[:, h]
+            for f, way in enumerate(self.ways):
                 taken = way.taken.get(h)
-                if taken is not None and bool((taken * (1 - SLACK) > room[:, h])[taken > 0].any()):
+                if taken is not None and bool(((taken * (1 - SLACK) > there) & (taken > 0)).any()):
                     yield f
 
     def refuse(self, ask: Ask) -> Refusal | None:
         """Why a move would leave a host that could die without a way out, or worsen what is the worst already."""
         state = ask.state
         self.follow(state)
-        _, ways = self._trial(state, {v: ask.destination for v in ask.together if self.place[v] != ask.destination})
+        moves = {v: ask.destination for v in ask.together if self.place[v] != ask.destination}
+        room, ways = self._trial(state, moves)
+        self._last = (moves, room, ways)
         for h, way in ways.items():
             before = self.ways[h].short
             if way.short > before * (1 + SLACK) and (not before or way.short > self.worst * (1 + SLACK)):

@@ -19,6 +19,8 @@ Broken = NDArray[np.bool_]
 def penalty(state: PlacementState, unit: Sequence[int], hosts: Indices) -> Floats:
     """Core-seconds that the wishes broken on each of those hosts count, if the unit stood there: shape (N,)."""
     broken = np.zeros(len(hosts))
+    if state.groups.wishing.isdisjoint(unit):
+        return broken
     for _, rows in _broken(state, unit, hosts):
         broken += rows
     return broken * state.settings.weight_soft
@@ -33,9 +35,9 @@ def told(state: PlacementState, unit: Sequence[int], destination: int) -> str:
 def _broken(state: PlacementState, unit: Sequence[int], hosts: Indices) -> Iterator[tuple[str, Broken]]:
     """Every wish of the unit's VMs, and on which of the hosts it is broken."""
     for vm in unit:
-        name, policy = shown(state.vms[vm].name), state.vms[vm].policy
-        if not (policy.prefer or policy.soft_affinity or policy.soft_anti_affinity):
+        if vm not in state.groups.wishing:
             continue
+        name, policy = shown(state.vms[vm].name), state.vms[vm].policy
         if policy.prefer:
             liked = [state.host_index[h] for h in sorted(policy.prefer) if h in state.host_index]
             yield f"{name} prefers {listed(map(shown, sorted(policy.prefer)))}", ~np.isin(hosts, liked)

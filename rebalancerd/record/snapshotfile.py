@@ -18,7 +18,7 @@ from rebalancerd.record.matrices import PackedScenarios
 KIND = "rebalancerd snapshot"
 SNAPSHOT_FORMAT = 1
 MAX_BYTES = 256 * 1024 * 1024
-Settings = dict[str, int | float | str]
+Settings = dict[str, int | float | str | tuple[tuple[str, float], ...]]
 
 
 class SnapshotFileError(ValueError):

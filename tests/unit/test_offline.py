@@ -200,6 +200,8 @@ def test_scenarios_that_do_not_fit_are_told() -> None:
         ({"cpu_headroom": 0.8}, "is of another version"),
         ({**asdict(rich_inputs().settings), "speed": 3}, "differ in 'speed'"),
         ({**asdict(rich_inputs().settings), "max_moves": 2.5}, "max_moves is 2.5, not a whole number"),
+        ({**asdict(rich_inputs().settings), "n_plus_one": 3}, "n_plus_one is 3, not a str"),
+        ({**asdict(rich_inputs().settings), "memory_overcommit": (("a", 1.0),)}, "not a float"),
     ],
 )
 def test_settings_of_another_version_are_told(settings: dict[str, Any], words: str) -> None:

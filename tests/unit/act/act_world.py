@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from rebalancerd.act.executor import Executor
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
-from rebalancerd.cluster.host import HostFacts
+from rebalancerd.cluster.host import HostFacts, HugePages
 from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.migration import Completion, MigrationRecord, Progress
 from rebalancerd.cluster.plan import Move, Plan, Score, Step
@@ -88,6 +88,7 @@ class ActWorld:
     silent: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
     available_bytes: int | None = 64 * GIB
+    pools: tuple[HugePages, ...] | None = None
     rows: list[DomainSample] = field(default_factory=list)
     machine_types: frozenset[str] | None = frozenset({"pc-i440fx-7.2"})
     host_uuids: dict[str, str | None] = field(default_factory=lambda: {"a": "uuid-a", "b": "uuid-b", "c": "uuid-c"})
@@ -156,7 +157,9 @@ class ActRead:
         return HostSample(
             host=host,
             taken_at=self.world.clock.now,
-            facts=HostFacts(uuid=self.world.host_uuids[host], cpus=8, memory_bytes=64 * GIB),
+            facts=HostFacts(
+                uuid=self.world.host_uuids[host], cpus=8, memory_bytes=64 * GIB, hugepages=self.world.pools
+            ),
             cpu_busy_ns=0,
             memory_total_bytes=64 * GIB,
             memory_available_bytes=self.world.available_bytes,

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from rebalancerd.cluster.host import HugePages
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.policy import Owner
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.cluster.sample import CpuFit, DomainSample
-from rebalancerd.cluster.units import GIB
+from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import Disk, DiskKind, DomainState, Nic, VmFacts
 from rebalancerd.ports import HostRefusedError
 from tests.unit.act.act_world import FACTS, OTHER, VM, ActProbe, Domain, Scene, one_step_plan
@@ -204,6 +205,35 @@ class TestMemory:
     def test_too_little_or_unknown(self) -> None:
         refused(lambda s: setattr(s.world, "available_bytes", GIB - 1), Code.MEMORY_CAPACITY)
         refused(lambda s: setattr(s.world, "available_bytes", None), Code.PREFLIGHT_UNKNOWN)
+
+    def test_a_vm_in_huge_pages_needs_those_and_not_what_is_available(self) -> None:
+        facts = replace(FACTS, hugepage_bytes=2 * MIB)
+        few = HugePages(size_bytes=2 * MIB, total=600, free=511)
+
+        def begun(pools: tuple[HugePages, ...] | None) -> object:
+            scene = Scene()
+            scene.world.facts[VM], scene.world.pools, scene.world.available_bytes = facts, pools, 0
+            return scene.start(facts=facts)
+
+        for change in ({}, {"hugepage_bytes": 0}):
+            detail = refused(
+                lambda s: setattr(s.world, "pools", (few,)), Code.HUGEPAGES, facts=replace(facts, **change)
+            )
+            assert detail == "needs 512 huge pages of 2 MiB, b has 511 free"
+        assert isinstance(begun((replace(few, free=512),)), MigrationRecord)
+        assert isinstance(begun((replace(few, free=None),)), MigrationRecord), "the plan judged it by the total"
+        assert isinstance(begun(None), MigrationRecord), "only the operator knows of the pool"
+
+    def test_what_it_needs_of_the_host_is_as_the_plan_saw_it(self) -> None:
+        scene = Scene()
+        scene.world.facts[VM] = replace(FACTS, host_topology=("CPU pinning (vcpupin)",), pinned_cpus=frozenset({1}))
+        result = scene.start(facts=FACTS)
+
+        assert isinstance(result, Refusal)
+        assert (result.code, result.detail) == (
+            Code.PLAN_STALE,
+            "changed since the plan was made: host_topology, pinned_cpus",
+        )
 
     def test_what_is_still_to_come_by_other_migrations_counts(self) -> None:
         """A foreign copy of 4 GiB of which 1 GiB has arrived will take 3 GiB more."""

@@ -11,7 +11,7 @@ from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint, DirtyReading
 from rebalancerd.cluster.host import Host, HostFacts
 from rebalancerd.cluster.migration import CRITICAL_STATES, OPEN_STATES, MigrationRecord, MigrationState
 from rebalancerd.cluster.plan import Plan, Score
-from rebalancerd.cluster.policy import Mode, stricter
+from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy, stricter
 from rebalancerd.cluster.refusal import Code, SubjectKind, about_cluster, about_host, about_plan, about_vm
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.series import Series
@@ -35,6 +35,17 @@ def test_units():
 
 class TestSnapshot:
     """One canonical picture of the cluster."""
+
+    def test_a_digest_that_was_written_down_before_fields_were_added_still_holds(self):
+        there = Host(name="h", facts=HostFacts(uuid="x", cpus=4, memory_bytes=2**33))
+        facts = VmFacts(uuid="u", name="n", vcpus=2, memory_bytes=2**30)
+        guest = Vm(facts=facts, host="h", state=DomainState.RUNNING, policy=VmPolicy(pin=frozenset({"h"})))
+        shot = Snapshot(taken_at=1.0, hosts=(there,), vms=(guest,))
+
+        assert shot.digest == "1a1ed91e19b4aacb"
+        changed = replace(guest, policy=replace(guest.policy, prefer=frozenset({"h"})))
+        assert replace(shot, vms=(changed,)).digest != shot.digest
+        assert replace(shot, hosts=(replace(there, memory_overcommit=1.0),)).digest != shot.digest
 
     def test_order_of_hosts_and_vms_does_not_matter(self):
         one = Snapshot(taken_at=1.0, hosts=(host("b"), host("a")), vms=(vm("v"), vm("u", "b")))
@@ -281,3 +292,9 @@ def test_refusals_name_their_subject():
     assert kinds == [SubjectKind.VM, SubjectKind.HOST, SubjectKind.CLUSTER, SubjectKind.PLAN]
     assert str(about_cluster(Code.PAUSED, "by file")) == "paused: by file"
     assert len({code.value for code in Code}) == len(Code)
+
+
+def test_maintenance_is_another_word_for_drain():
+    assert HostMode("maintenance") is HostMode.DRAIN
+    with pytest.raises(ValueError, match="off"):
+        HostMode("off")

@@ -62,6 +62,15 @@ def test_what_a_vm_may_not_is_kept(tmp_path: Path) -> None:
     assert (vm.policy, vm.immovable, vm.owner) == (policy, ("hostdev",), "nova")
 
 
+def test_what_only_some_hosts_can_take_stays_in_a_replay(tmp_path: Path) -> None:
+    facts = facts_of(A, hugepage_bytes=0, host_topology=("CPU pinning (vcpupin)",), pinned_cpus=frozenset({1}))
+    file = ClusterFile(tmp_path / FILE)
+    file.stood(NOW, {A: "h1"})
+    file.write(NOW, HOSTS, [facts])
+
+    assert read_cluster(tmp_path / FILE).vms[A].immovable == ("CPU pinning (vcpupin)", "huge pages")
+
+
 def test_a_restart_goes_on_with_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / FILE
     written(path, (NOW, {A: "h1", B: "h1"}))

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rebalancerd.cluster.host import HugePages
+from rebalancerd.cluster.policy import VmPolicy
+from rebalancerd.cluster.units import MIB
 from rebalancerd.offline import keep
 from rebalancerd.predict.settings import PredictSettings
 from rebalancerd.record.snapshotfile import (
@@ -33,6 +36,24 @@ def test_a_snapshot_goes_through_a_file(tmp_path: Path) -> None:
     assert not (tmp_path / "s.json.part").exists()
     assert file.stat().st_mode & 0o077 == 0, "it names every guest"
     assert json.loads(file.read_text())["format"] == 1
+
+
+def test_what_a_vm_needs_of_its_host_and_wishes_goes_through() -> None:
+    pool = HugePages(size_bytes=2 * MIB, total=9, free=3)
+    there = host("h1", hugepages=(pool,), memory_overcommit=1.5)
+    assert there.facts is not None
+    there = replace(there, facts=replace(there.facts, hugepages=(pool,), topology="t1"))
+    guest = vm(
+        "a",
+        "h1",
+        facts={"hugepage_bytes": 2 * MIB, "host_topology": ("numatune",), "pinned_cpus": frozenset({1, 2})},
+        policy=VmPolicy(prefer=frozenset({"h1"}), soft_affinity=frozenset({"g"})),
+    )
+    kept = keep(inputs_of((there,), (guest,)), PredictSettings(), "physics")
+
+    again = parse_document(json.loads(json.dumps(document(kept))))
+    assert again == kept
+    assert again.snapshot.digest == kept.snapshot.digest
 
 
 def test_figures_that_are_not_finite_go_through(tmp_path: Path) -> None:
