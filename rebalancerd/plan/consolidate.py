@@ -77,10 +77,8 @@ def _relieve(inputs: PlanInputs, state: PlacementState) -> tuple[list[Chosen], S
         moves = sum(len(c.candidate.unit.vms) for c in chosen)
         if not hot or opened >= len(empty) or moves >= inputs.settings.max_moves or search.exhausted:
             return chosen, search
-        if not opened:
-            opened = _needed(search.state, hot, empty)
-        else:  # what no empty host of some kind helps may want another kind
-            opened = OPENING * opened if found else len(empty)
+        more = OPENING * opened if found else len(empty)  # what no host of one kind helps may want another kind
+        opened = more if opened else _needed(search.state, hot, empty)
 
 
 def _empty_hosts(state: PlacementState) -> list[int]:
