@@ -117,7 +117,8 @@ def _scratch(
             policy="balance",
             blocked_hosts={**closed, **inputs.blocked_hosts},
             resting_vms={**inputs.resting_vms, **resting},
-            settings=replace(inputs.settings, max_moves=inputs.settings.max_moves - len(moved)),
+            settings=replace(inputs.settings, max_moves=inputs.settings.max_moves - len(moved), inflow_max_per_host=0),
+            returned={},  # few hosts are opened, to be filled at once
         ),
         state,
     )
