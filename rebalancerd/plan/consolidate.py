@@ -77,10 +77,8 @@ def _relieve(inputs: PlanInputs, state: PlacementState) -> tuple[list[Chosen], S
         moves = sum(len(c.candidate.unit.vms) for c in chosen)
         if not hot or opened >= len(empty) or moves >= inputs.settings.max_moves or search.exhausted:
             return chosen, search
-        if opened and not found:  # what no empty host of some kind helps may want another kind
-            opened = len(empty)
-        else:
-            opened = OPENING * opened if opened else _needed(search.state, hot, empty)
+        more = OPENING * opened if found else len(empty)  # what no host of one kind helps may want another kind
+        opened = more if opened else _needed(search.state, hot, empty)
 
 
 def _empty_hosts(state: PlacementState) -> list[int]:
@@ -119,7 +117,8 @@ def _scratch(
             policy="balance",
             blocked_hosts={**closed, **inputs.blocked_hosts},
             resting_vms={**inputs.resting_vms, **resting},
-            settings=replace(inputs.settings, max_moves=inputs.settings.max_moves - len(moved)),
+            settings=replace(inputs.settings, max_moves=inputs.settings.max_moves - len(moved), inflow_max_per_host=0),
+            returned={},  # few hosts are opened, to be filled at once
         ),
         state,
     )

@@ -55,7 +55,7 @@ class PlanSettings:
     in_per_host: int = 1
     per_cluster: int = 2
     inflow_max_per_host: int = 0
-    ramp_seconds: float = 3600.0
+    ramp_seconds: float = 900.0
     rebalance_min_gain: float = 0.0
     aggressiveness: str = "moderate"
     policy: str = "balance"

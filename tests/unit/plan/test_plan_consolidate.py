@@ -315,3 +315,12 @@ def test_relief_opens_as_few_empty_hosts_as_it_needs_and_the_efficient_ones():
     assert [destination for _, _, destination in moves(plan)] == ["f"] * 3
     assert plan.after.hosts == 4
     assert violations(inputs, plan) == []
+
+
+def test_a_host_that_came_back_is_filled_at_once_while_consolidating():
+    guests = [vm(f"v{i}", "h1", 1) for i in range(15)]
+    hosts = [host("h1"), host("h2"), host("h3")]
+    plan = consolidate(night(hosts, guests, returned={"h2": 0.0, "h3": 0.0}))
+
+    assert {destination for _, _, destination in moves(plan)} == {"h2"}
+    assert len(plan.steps) > 1

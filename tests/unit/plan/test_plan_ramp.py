@@ -13,7 +13,7 @@ from rebalancerd.plan.state import PlacementState
 from tests.bench.planner_checker_plan import violations
 from tests.unit.plan.plan_cluster import FixedCosts, carried_out, cost_of, host, inputs_of, vm
 
-WIDE = {"per_cluster": 4, "in_per_host": 4, "out_per_host": 4}
+WIDE = {"ramp_seconds": 3600.0, "per_cluster": 4, "in_per_host": 4, "out_per_host": 4}
 
 
 def hot(**changes):
