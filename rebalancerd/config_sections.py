@@ -120,6 +120,13 @@ class HostSection(Section):
         "Its metrics agent (`rebalancerd agent`), http://ADDRESS:9178/metrics.",
         examples=["http://host1:9178/metrics"],
     )
+    idle_watts: Number | None = setting(
+        _HOST.idle_watts,
+        "Power it draws when on and idle; consolidation empties hosts that draw most per core first.",
+        examples=[90.0],
+        ge=0,
+    )
+    max_watts: Number | None = setting(_HOST.max_watts, "Power it draws with every core busy.", examples=[240.0], ge=0)
 
 
 class ObserveSection(Section):
@@ -237,6 +244,32 @@ class PlanSection(Section):
     )
     non_convergence_max: Share = setting(
         _PLAN.non_convergence_max, "A move that is likelier than this never to end is refused."
+    )
+    policy: Literal["balance", "consolidate"] = setting(
+        _PLAN.policy, "balance (relieve hot hosts), or consolidate (empty hosts, so that they can sleep)."
+    )
+    consolidate_cpu_headroom: Headroom = setting(
+        _PLAN.consolidate_cpu_headroom, "Share of the usable CPU up to which consolidation fills a host."
+    )
+    consolidate_memory_headroom: Headroom = setting(
+        _PLAN.consolidate_memory_headroom, "Share of the usable memory up to which consolidation fills a host."
+    )
+    consolidate_hosts_min: AtLeastOne = setting(
+        _PLAN.consolidate_hosts_min, "Consolidation leaves VMs on at least so many hosts.", le=100_000
+    )
+    weight_hosts: Number = setting(
+        _PLAN.weight_hosts, "Weight of the energy that hosts with VMs draw, while consolidating.", ge=0
+    )
+    host_idle_watts: Number = setting(
+        _PLAN.host_idle_watts, "Idle power of hosts whose own is not given, in watts.", ge=0
+    )
+    watts_per_core: Number = setting(
+        _PLAN.watts_per_core,
+        "What the work of one reference core is worth in watts: turns energy into core-seconds.",
+        gt=0,
+    )
+    power_cycle_seconds: Seconds = setting(
+        _PLAN.power_cycle_seconds, "Shutting a host down and booting it: so much of a sleep saves nothing."
     )
 
 

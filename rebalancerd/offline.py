@@ -44,6 +44,8 @@ def keep(inputs: PlanInputs, predict: PredictSettings, costs: str) -> KeptInputs
         quiet_spells=tuple(o for o in outlooks if isinstance(o, QuietSpell)),
         quiet_hours=tuple(o for o in outlooks if isinstance(o, QuietHour)),
         no_quiet_hours=tuple(o for o in outlooks if isinstance(o, NoQuietHour)),
+        policy=inputs.policy,
+        window_seconds=inputs.window_seconds,
     )
 
 
@@ -69,6 +71,8 @@ def restore(kept: KeptInputs, costs: Costs) -> PlanInputs:
         blocked_pairs={(p.vm_uuid, p.destination): p.refusal for p in kept.blocked_pairs},
         resting_vms=kept.resting_vms,
         quiet={outlook.vm_uuid: outlook for outlook in outlooks},
+        policy=kept.policy,
+        window_seconds=kept.window_seconds,
     )
 
 
@@ -140,4 +144,6 @@ def _settings(kind: type[T], given: Settings) -> T:
     for name, value in given.items():
         if isinstance(known[name], int) and not isinstance(value, int):
             raise SnapshotFileError(f"its setting {name} is {value}, not a whole number")
+        if isinstance(known[name], str) != isinstance(value, str):
+            raise SnapshotFileError(f"its setting {name} is {value!r:.60}, not a {type(known[name]).__name__}")
     return kind(**given)  # type: ignore[arg-type]

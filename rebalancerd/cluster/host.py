@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from rebalancerd.cluster.digest import ADDED_LATER
 from rebalancerd.cluster.policy import HostMode
 
 
@@ -44,6 +45,7 @@ class Host:
     per core. ``peer_uri``: its libvirt URI as *the source host* resolves it; ``migration_uri``: where QEMU connects,
     e.g. ``tcp://10.0.0.2``. ``storage_domains``: operator-declared names or path prefixes of storage it reaches.
     ``unusable``: why it is neither source nor destination now (stale, unreachable, absurd telemetry), else None.
+    ``idle_watts``, ``max_watts``: power drawn when on and idle, and with every core busy.
     """
 
     name: str
@@ -65,6 +67,8 @@ class Host:
     migration_uri: str | None = None
     age_seconds: float | None = None
     unusable: str | None = None
+    idle_watts: float | None = field(default=None, metadata=ADDED_LATER)
+    max_watts: float | None = field(default=None, metadata=ADDED_LATER)
 
     @property
     def usable(self) -> bool:

@@ -16,12 +16,14 @@ class Score:
 
     ``unmet``: expected unmet demand above headroom, core-seconds (memory as core-equivalents) over the horizon.
     ``imbalance``: standard deviation of hosts' relative load. ``cost``: predicted cost of the moves.
+    ``hosts``: hosts that hold VMs, where the policy counts them.
     """
 
     total: float
     unmet: float
     imbalance: float
     cost: float = 0.0
+    hosts: int | None = field(default=None, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,9 @@ class Code(StrEnum):
     GAIN_TOO_SMALL = "gain_too_small"
     PAYBACK_TOO_LONG = "payback_too_long"
     WOULD_BE_HOT = "would_be_hot"
+    # consolidation
+    HOSTS_MIN = "hosts_min"
+    NEEDED = "needed"
     # guard
     HOLD = "hold"
     COOLDOWN = "cooldown"

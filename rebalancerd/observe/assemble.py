@@ -64,6 +64,8 @@ def host_of(watch: HostWatch, now: float, unusable: str | None, *, drained: bool
         migration_uri=declared.migration_uri,
         age_seconds=watch.age(now),
         unusable=unusable,
+        idle_watts=declared.idle_watts,
+        max_watts=declared.max_watts,
     )
 
 

@@ -30,6 +30,8 @@ class HostSettings:
     cpu_group: str | None = None
     link_bytes_per_second: float = 125_000_000.0
     agent_url: str | None = None
+    idle_watts: float | None = None
+    max_watts: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,10 +40,10 @@ def balance(inputs: PlanInputs) -> Plan:
         why = f"Balanced: no host is or will be above its headroom; the nearest, {hottest(state)}{unknown_hosts(state)}"
         return nothing(state, POLICY, [about_cluster(Code.BALANCED, why)], why)
     search = Search(state.copy())
-    chosen = _rounds(search)
+    chosen = relieve(search)
     moves = sum(len(c.candidate.unit.vms) for c in chosen)
     bounded = moves >= inputs.settings.max_moves or search.exhausted
-    refusals = [r for h in sorted(state.hot) for r in _left_hot(state, search, h, bounded=bounded)]
+    refusals = [r for h in sorted(state.hot) for r in left_hot(state, search, h, bounded=bounded)]
     if not chosen:
         return nothing(state, POLICY, refusals, _why_nothing(state, refusals))
     return propose(state, POLICY, chosen, refusals, partial(_why, state))
@@ -58,7 +58,8 @@ def unfit_to_plan(inputs: PlanInputs) -> Refusal | None:
     return None
 
 
-def _rounds(search: Search) -> list[Chosen]:
+def relieve(search: Search) -> list[Chosen]:
+    """The moves off hot hosts, found and applied one after another."""
     chosen: list[Chosen] = []
     for best, others in Rounds(search):
         chosen.append(Chosen(best, _why_move(search, best), alternatives(search, best, others)))
@@ -66,7 +67,7 @@ def _rounds(search: Search) -> list[Chosen]:
     return chosen
 
 
-def _left_hot(before: PlacementState, search: Search, host: int, *, bounded: bool) -> tuple[Refusal, ...]:
+def left_hot(before: PlacementState, search: Search, host: int, *, bounded: bool) -> tuple[Refusal, ...]:
     """Refusals about a host that called for relief, none if the plan relieves it."""
     state, name = search.state, before.hosts[host].name
     if not search.objective.counted[host]:

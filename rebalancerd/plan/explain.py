@@ -18,7 +18,7 @@ from rebalancerd.plan.vetoes import may_not_converge, may_take_too_long
 from rebalancerd.plan.wording import listed, percent, shown, span
 
 EXAMINED = 8  # VMs of one host whose every destination is gone through
-EXAMINED_PAIRS = 5000  # and pairs in one plan: reasons must not cost more than the search
+EXAMINED_PAIRS = 2000  # and pairs in one plan: reasons must not cost more than the search
 ALTERNATIVES = 3
 
 

@@ -27,7 +27,8 @@ class PlanInputs:
     ``drained``: hosts to be emptied and kept empty (configuration or command). ``blocked_hosts``: hosts that may not
     receive now (quarantine), ``blocked_pairs``: (VM UUID, destination) that libvirt refused lately, ``resting_vms``: VMs
     that may not move now (cooldown), each with its refusal; drain ignores the last. ``quiet``: by UUID, when a VM that
-    cannot be moved now is quiet enough; asked of few VMs, and one that is missing was never measured.
+    cannot be moved now is quiet enough; asked of few VMs, and one that is missing was never measured. ``policy``: ``balance`` or ``consolidate``, None for that
+    of the settings. ``window_seconds``: what is left of the window the policy holds for, None for the forecast's horizon.
     """
 
     snapshot: Snapshot
@@ -41,3 +42,15 @@ class PlanInputs:
     blocked_pairs: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)
     resting_vms: Mapping[str, Refusal] = field(default_factory=dict)
     quiet: Mapping[str, QuietOutlook] = field(default_factory=dict)
+    policy: str | None = None
+    window_seconds: float | None = None
+
+    @property
+    def policy_now(self) -> str:
+        """The policy to plan by."""
+        return self.settings.policy if self.policy is None else self.policy
+
+    @property
+    def window_left_seconds(self) -> float:
+        """For how long a placement made now is expected to hold."""
+        return self.scenarios.horizon_seconds if self.window_seconds is None else self.window_seconds

@@ -1,6 +1,7 @@
 """The objective: what a placement costs, in one currency, core-seconds of unmet demand over the horizon.
 
 total = weight_unmet · unmet + weight_imbalance · imbalance · horizon · mean host capacity + weight_cost · cost
+        + what the hosts that hold VMs cost (``standing``; only while the policy is to consolidate)
 
 * unmet: Σ over hosts of the expected demand above headroom, Σ_h step · mean_k max(0, load(k, h) − headroom · capacity),
   the present load counted as one more step of every path. Memory above headroom counts as the cores that go with it in
@@ -23,6 +24,7 @@ import numpy as np
 from rebalancerd.cluster.plan import Score
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.plan.demand import Floats, Indices
+from rebalancerd.plan.standing import CONSOLIDATE, held_share, occupied, standing_costs
 from rebalancerd.plan.state import PlacementState
 
 
@@ -81,6 +83,8 @@ class Objective:
         self.unmet[~self.counted] = 0.0
         self._means = [load.mean(axis=1) for load in (state.settled_cpu, state.settled_memory)]
         self._spread()
+        self.standing = standing_costs(state)
+        self.emptied: frozenset[int] = frozenset()  # hosts to be emptied, by this plan or the next ones
 
     def unmet_rows(self, cpu: Floats, memory: Floats, hosts: Indices) -> Floats:
         """Expected unmet core-seconds of load rows (N, C) on those N hosts."""
@@ -117,7 +121,11 @@ class Objective:
         """The score of the state; ``cost`` is the sum of the moves' costs in core-seconds."""
         unmet, imbalance, settings = float(self.unmet.sum()), self.imbalance(), self.state.settings
         total = settings.weight_unmet * unmet + self.imbalance_core_seconds * imbalance + settings.weight_cost * cost
-        return Score(total=total, unmet=unmet, imbalance=imbalance, cost=cost)
+        if self.state.inputs.policy_now != CONSOLIDATE:
+            return Score(total=total, unmet=unmet, imbalance=imbalance, cost=cost)
+        holding = occupied(self.state)
+        total += float((self.standing * held_share(self.state, holding, self.emptied))[holding].sum())
+        return Score(total=total, unmet=unmet, imbalance=imbalance, cost=cost, hosts=int(holding.sum()))
 
     def imbalance_gain(self, sources: dict[int, tuple[Floats, Floats]], targets: Indices) -> Floats:
         """Core-seconds by which imbalance falls if each target alone takes the sources' rows (CPU, memory)."""

@@ -33,12 +33,15 @@ class Ordered:
     dropped: dict[int, Refusal]
 
 
-def order(state: PlacementState, moves: Sequence[Placed]) -> Ordered:
+def order(state: PlacementState, moves: Sequence[Placed], *, in_sequence: bool = False) -> Ordered:
     """Order moves that start from the placement of the state's snapshot.
 
     Lower priority goes first and moves may overtake each other to fill waves; if that leaves a move without a place, the
-    given sequence is kept. Deterministic.
+    given sequence is kept. ``in_sequence``: it is kept in any case, and a move waits for every one before it to start.
+    Deterministic.
     """
+    if in_sequence:
+        return _whole_units(state, moves, list(range(len(moves))), overtake=False)
     urgency = {m.unit: 0 for m in moves}
     for m in moves:
         urgency[m.unit] = max(urgency[m.unit], state.vms[m.vm].policy.priority)

@@ -16,11 +16,15 @@ from rebalancerd.plan.state import PlacementState
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A candidate that was taken, why, and what else was looked at."""
+    """A candidate that was taken, why, and what else was looked at.
+
+    Candidates of one ``batch`` stand or fall together, None: this one alone.
+    """
 
     candidate: Candidate
     why: str
     alternatives: tuple[Alternative, ...] = ()
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +41,30 @@ def propose(
     chosen: Sequence[Chosen],
     refusals: Sequence[Refusal],
     explain: Callable[[Sequence[Step], Search], str],
+    *,
+    in_sequence: bool = False,
+    emptied: frozenset[int] = frozenset(),
 ) -> Plan:
-    """Order what was chosen and write it down. ``state`` is the placement of the snapshot, unchanged."""
-    placed = [Placed(v, c.candidate.destination, unit) for unit, c in enumerate(chosen) for v in c.candidate.unit.vms]
-    ordered = order(state, placed)
-    kept = [(p, chosen[p.unit]) for i, p in enumerate(placed) if i not in ordered.dropped]
+    """Order what was chosen and write it down. ``state`` is the placement of the snapshot, unchanged.
+
+    ``in_sequence``: no move overtakes another; ``emptied``: hosts that the moves empty, or begin to.
+    """
+    placed = _placed(chosen)
+    of = {v: c for c in chosen for v in c.candidate.unit.vms}
+    ordered = order(state, placed, in_sequence=in_sequence)
+    kept = [p for i, p in enumerate(placed) if i not in ordered.dropped]
+    staying = {p.unit for p in kept}
     before = Search(state.copy()).objective.score()
     search = Search(state.copy())
-    worths = _worths(search, [c for unit, c in enumerate(chosen) if any(p.unit == unit for p, _ in kept)])
+    search.objective.emptied = emptied
+    worths = _worths(search, [c for unit, c in zip(_batches(chosen), chosen, strict=True) if unit in staying])
     steps = tuple(
-        Step(number=number, wave=wave, move=_move(state, placed[i], chosen[placed[i].unit], worths[placed[i].vm]))
+        Step(number=number, wave=wave, move=_move(state, placed[i], of[placed[i].vm], worths[placed[i].vm]))
         for number, (wave, i) in enumerate(
             ((w, i) for w, wave_moves in enumerate(ordered.waves, start=1) for i in wave_moves), start=1
         )
     )
-    after = search.objective.score(_total_cost(state, [p for p, _ in kept]))
+    after = search.objective.score(_total_cost(state, kept))
     inputs = state.inputs
     return Plan(
         id=inputs.plan_id,
@@ -72,6 +85,20 @@ def propose(
 def nothing(state: PlacementState, policy: str, refusals: Sequence[Refusal], why: str) -> Plan:
     """The plan that says "do nothing", scored, with its reason."""
     return propose(state, policy, (), refusals, lambda _steps, _search: why)
+
+
+def _batches(chosen: Sequence[Chosen]) -> list[int]:
+    """What stands or falls together has one number."""
+    first: dict[int, int] = {}
+    return [i if c.batch is None else first.setdefault(c.batch, i) for i, c in enumerate(chosen)]
+
+
+def _placed(chosen: Sequence[Chosen]) -> list[Placed]:
+    return [
+        Placed(v, c.candidate.destination, unit)
+        for unit, c in zip(_batches(chosen), chosen, strict=True)
+        for v in c.candidate.unit.vms
+    ]
 
 
 def _total_cost(state: PlacementState, moves: Sequence[Placed]) -> float:

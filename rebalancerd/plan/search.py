@@ -113,7 +113,7 @@ class Search:
         open_to = self.admission.of_unit(unit.vms) & objective.counted
         open_to[list(unit.sources)] = False
         open_to[list(state.shunned)] = False
-        self._close_groups(unit, open_to)
+        self.close_groups(unit, open_to)
         hosts = np.flatnonzero(open_to)
         slack = 1 + TOLERANCE
         fits = state.hard_memory[hosts] + unit.hard_memory <= state.capacity_memory[hosts] * slack
@@ -124,7 +124,7 @@ class Search:
         order = np.lexsort((hosts, -np.round(gains, 6)))
         return hosts[order], gains[order]
 
-    def _close_groups(self, unit: Unit, open_to: NDArray[np.bool_]) -> None:
+    def close_groups(self, unit: Unit, open_to: NDArray[np.bool_]) -> None:
         """Close the hosts where anti-affinity has another member, and all but the one where affinity wants the unit."""
         state = self.state
         for vm in unit.vms:

@@ -10,6 +10,11 @@ class PlanSettings:
     ``weight_*`` turn the parts of the objective into one currency: core-seconds of unmet demand. ``work_budget``:
     candidates the search may evaluate. ``max_moves``: steps of one plan. ``payback_max_seconds``: a plan whose gain does
     not repay its cost within this time is not proposed.
+
+    ``policy``: ``balance`` or ``consolidate``. Consolidating fills hosts up to the ``consolidate_*_headroom`` only, which
+    are below the headrooms so that what was folded is not hot at the next surprise. ``consolidate_hosts_min``: hosts that
+    keep VMs. ``host_idle_watts``: of a host that gives none. ``watts_per_core``: what one reference core's work is worth
+    in watts; it turns joules into core-seconds. ``power_cycle_seconds``: of every sleep this much saves nothing.
     """
 
     cpu_headroom: float = 0.80
@@ -30,3 +35,11 @@ class PlanSettings:
     out_per_host: int = 1
     in_per_host: int = 1
     per_cluster: int = 2
+    policy: str = "balance"
+    consolidate_cpu_headroom: float = 0.70
+    consolidate_memory_headroom: float = 0.80
+    consolidate_hosts_min: int = 1
+    weight_hosts: float = 1.0
+    host_idle_watts: float = 100.0
+    watts_per_core: float = 10.0
+    power_cycle_seconds: float = 600.0

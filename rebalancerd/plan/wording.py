@@ -28,6 +28,12 @@ def size(count: float) -> str:
     return f"{count / GIB:.1f} GiB" if abs(count) >= GIB else f"{count / MIB:.0f} MiB"
 
 
+def energy(joules: float) -> str:
+    """Joules as "0.25 kWh" or "40 Wh"."""
+    hours = joules / 3600
+    return f"{hours / 1000:.2f} kWh" if abs(hours) >= 100 else f"{hours:.0f} Wh"
+
+
 def span(seconds: float) -> str:
     """A length of time, e.g. "45 s", "30 min", "2.5 h"."""
     if seconds < 1:

@@ -18,7 +18,7 @@ from rebalancerd.record.matrices import PackedScenarios
 KIND = "rebalancerd snapshot"
 SNAPSHOT_FORMAT = 1
 MAX_BYTES = 256 * 1024 * 1024
-Settings = dict[str, int | float]
+Settings = dict[str, int | float | str]
 
 
 class SnapshotFileError(ValueError):
@@ -55,6 +55,8 @@ class KeptInputs:
     quiet_spells: tuple[QuietSpell, ...] = ()
     quiet_hours: tuple[QuietHour, ...] = ()
     no_quiet_hours: tuple[NoQuietHour, ...] = ()
+    policy: str | None = None
+    window_seconds: float | None = None
 
 
 INPUTS: Codec[KeptInputs] = Codec(KeptInputs)

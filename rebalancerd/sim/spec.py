@@ -46,6 +46,8 @@ class HostSpec:
     reserved_memory_bytes: int = 0
     uuid: str | None = None
     agent: bool = False
+    idle_watts: float | None = None
+    max_watts: float | None = None
 
     def facts(self) -> HostFacts:
         """What its libvirt would say of it."""
@@ -76,6 +78,8 @@ class HostSpec:
             networks=self.networks,
             link_bytes_per_second=self.link_bytes_per_second,
             agent_url=f"http://{self.name}:9177/metrics" if self.agent else None,
+            idle_watts=self.idle_watts,
+            max_watts=self.max_watts,
         )
 
 

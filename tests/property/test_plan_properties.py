@@ -10,6 +10,7 @@ from rebalancerd.cluster.refusal import Code
 from rebalancerd.plan.admission import Admission
 from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.balance import balance
+from rebalancerd.plan.consolidate import consolidate
 from rebalancerd.plan.constraints import first
 from rebalancerd.plan.drain import drain
 from rebalancerd.plan.options import options
@@ -120,3 +121,34 @@ def test_the_masks_of_destinations_are_what_the_constraints_say_one_by_one(seed:
     for v in range(len(state.vms)):
         asked = [first((*HOST_RULES, *FIT_RULES), Ask(state, v, h, (v,))) is None for h in range(len(state.hosts))]
         assert admission.of(v).tolist() == asked
+
+
+@given(seeds, shares)
+@settings(max_examples=100, deadline=None)
+def test_a_consolidation_plan_breaks_no_rule_and_leaves_hosts_whole(seed: int, odd: float) -> None:
+    """No host is left half-empty but the one a plan begins with, and the end is reached."""
+    inputs = replace(random_inputs(seed, odd), window_seconds=6 * 3600.0)
+    plan = consolidate(inputs)
+    moved = {s.move.vm_uuid for s in plan.steps}
+    for step in plan.steps:
+        here = [v.uuid for v in inputs.snapshot.vms_on[step.move.source]]
+        whole = moved.issuperset(here) or any(f.vm_uuid in here for f in inputs.snapshot.in_flight)
+        expected = whole or "is emptied" not in step.move.why or "left to the next plan" in step.move.why
+        assert expected or "to make room there" in step.move.why
+
+    assert violations(inputs, plan) == []
+    assert consolidate(inputs) == plan
+    assert plan.after.hosts is not None
+
+
+@given(seeds, st.sampled_from([0.0, 0.2]))
+@settings(max_examples=40, deadline=None)
+def test_consolidation_plans_come_to_an_end(seed: int, odd: float) -> None:
+    inputs = replace(random_inputs(seed, odd), window_seconds=6 * 3600.0)
+    for _ in range(60):
+        plan = consolidate(inputs)
+        if not plan.steps:
+            return
+        assert violations(inputs, plan) == []
+        inputs = carried_out(inputs, plan)
+    raise AssertionError("still moving after 60 plans")

@@ -69,6 +69,8 @@ def rich_inputs() -> PlanInputs:
             "u-v1": NoQuietHour(vm_uuid="u-v1", reason="no dirty rate of it is on record"),
             "u-v2": QuietSpell(vm_uuid="u-v2", starts_in_seconds=900.0, rate_bytes_per_second=1e6, basis="ewma"),
         },
+        policy="consolidate",
+        window_seconds=7200.0,
     )
 
 
@@ -80,7 +82,17 @@ def test_the_inputs_of_a_plan_go_through_a_file(tmp_path: Path) -> None:
     restored = restore(again, inputs.costs)
 
     assert again == kept
-    for name in ("snapshot", "hotspots", "settings", "plan_id", "drained", "blocked_hosts", "blocked_pairs"):
+    for name in (
+        "snapshot",
+        "hotspots",
+        "settings",
+        "plan_id",
+        "drained",
+        "blocked_hosts",
+        "blocked_pairs",
+        "policy",
+        "window_seconds",
+    ):
         assert getattr(restored, name) == getattr(inputs, name), name
     assert restored.resting_vms == inputs.resting_vms
     assert dict(restored.quiet) == dict(inputs.quiet)
@@ -179,6 +191,8 @@ def test_scenarios_that_do_not_fit_are_told() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({**asdict(rich_inputs().settings), "policy": 3.5}, "policy is 3.5, not a str"),
+        ({**asdict(rich_inputs().settings), "cpu_headroom": "0.8"}, "cpu_headroom is '0.8', not a float"),
         ({"cpu_headroom": 0.8}, "is of another version"),
         ({**asdict(rich_inputs().settings), "speed": 3}, "differ in 'speed'"),
         ({**asdict(rich_inputs().settings), "max_moves": 2.5}, "max_moves is 2.5, not a whole number"),
