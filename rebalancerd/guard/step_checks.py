@@ -87,9 +87,7 @@ def approved(ask: Ask) -> Refusal | None:
         return None  # a digest reads the whole plan: for every step of a large one that takes minutes
     digest = ask.plan.digest
     mine = [
-        c
-        for c in operator.approved + operator.applied
-        if c.by and _covers(c, digest, ask.step.number, ask.ctx.now)
+        c for c in operator.approved + operator.applied if c.by and _covers(c, digest, ask.step.number, ask.ctx.now)
     ]
     against = [c for c in operator.rejected if _covers(c, digest, ask.step.number, ask.ctx.now)]
     last, veto = _latest(mine), _latest(against)

@@ -48,6 +48,8 @@ QUIET = DirtyCurve(
     age_seconds=0.0,
 )
 
+LEVELS = {1: (0.65, 0.75), 2: (0.75, 0.85), 3: (0.85, 0.95), 4: (0.90, 1.0), 5: (0.95, 1.05)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
@@ -90,16 +92,26 @@ class Configuration:
         hold_rounds=1,
     )
 
+    def at_level(self, level: int) -> "Configuration":
+        """More careful (1) to bolder (5) than the committed one, which is 3: how far hosts are filled, how late relieved."""
+        filled, hot = LEVELS[level]
+        plan = replace(self.plan, consolidate_cpu_headroom=filled, cpu_headroom=hot)
+        return replace(self, plan=plan)
+
     def lines(self) -> tuple[str, ...]:
         """What is printed of it: the caps and the limits."""
         plan, guard = self.plan, self.guard
         return (
-            f"caps: {guard.out_per_host} out of and {guard.in_per_host} into a host, {guard.per_cluster} in the cluster "
-            f"at once, {guard.per_hour} an hour; cooldown {guard.cooldown_seconds:g} s × {guard.cooldown_growth:g}",
-            f"limits: hot above {plan.cpu_headroom:g}, filled to {plan.consolidate_cpu_headroom:g} at the "
-            f"{plan.quantile:g} quantile of {self.predict.horizon_seconds:g} s ahead; memory to "
-            f"{plan.consolidate_memory_headroom:g}; a migration weighs {plan.weight_cost:g}, unmet demand "
-            f"{plan.weight_unmet:g}; {self.reserves} empty hosts of each kind in sight",
+            (
+                f"caps: {guard.out_per_host} out of and {guard.in_per_host} into a host, {guard.per_cluster} in the cluster "
+                f"at once, {guard.per_hour} an hour; cooldown {guard.cooldown_seconds:g} s × {guard.cooldown_growth:g}"
+            ),
+            (
+                f"limits: hot above {plan.cpu_headroom:g}, filled to {plan.consolidate_cpu_headroom:g} at the "
+                f"{plan.quantile:g} quantile of {self.predict.horizon_seconds:g} s ahead; memory to "
+                f"{plan.consolidate_memory_headroom:g}; a migration weighs {plan.weight_cost:g}, unmet demand "
+                f"{plan.weight_unmet:g}; {self.reserves} empty hosts of each kind in sight"
+            ),
         )
 
 
@@ -123,11 +135,11 @@ class Memory:
     def record_plan(self, plan: Plan) -> None:
         """Plans are not looked at again."""
 
-    def plan(self, plan_id: str) -> Plan | None:  # noqa: ARG002
+    def plan(self, plan_id: str) -> Plan | None:
         """No plan is kept."""
         return None
 
-    def operator_state(self, now: float) -> OperatorState:  # noqa: ARG002
+    def operator_state(self, now: float) -> OperatorState:
         """There is no operator."""
         return OperatorState()
 
@@ -135,7 +147,7 @@ class Memory:
         self,
         *,
         since: float = 0.0,
-        vm_uuid: str | None = None,  # noqa: ARG002
+        vm_uuid: str | None = None,
         limit: int | None = None,
     ) -> tuple[MigrationRecord, ...]:
         """Migrations, newest first."""
@@ -176,7 +188,7 @@ class Port:
         row[alive] = (world.served[alive] / world.pe_mips[world.home[alive]]).astype(np.float32)
         self.used.append(row)
 
-    def snapshot(self, *, operator: OperatorState, ours: Sequence[MigrationRecord]) -> Snapshot:  # noqa: ARG002
+    def snapshot(self, *, operator: OperatorState, ours: Sequence[MigrationRecord]) -> Snapshot:
         """The hosts that are on, the first empty ones of each kind, and the VMs that exist."""
         world = self.world
         members = world.residents()
@@ -222,9 +234,7 @@ class Port:
             values = np.broadcast_to((self.world.ram * MIB).astype(np.float32), values.shape).copy()
         elif resource != "vm_cpu_cores":
             return Series.empty(resource, STEP_SECONDS, self.wall)
-        return Series(
-            resource=resource, ids=tuple(self.uuids), values=values, step_seconds=STEP_SECONDS, end=self.wall
-        )
+        return Series(resource=resource, ids=tuple(self.uuids), values=values, step_seconds=STEP_SECONDS, end=self.wall)
 
     def start(
         self, step: Step, plan: Plan, *, facts: VmFacts, cycle_id: int | None = None
@@ -279,7 +289,7 @@ class Ours:
             observer=self.port,
             demand=ScenarioDemand(self.keeper.forecaster, configuration.predict),
             costs=PhysicsCost(configuration.predict),
-            ledger=cast(Ledger, self.port.ledger),
+            ledger=cast("Ledger", self.port.ledger),
             clock=self.clock,
             settings=LoopSettings(mode=Mode.AUTO, plan=configuration.plan, guard=configuration.guard),
             executor=self.port,

@@ -135,9 +135,7 @@ class Board:
         self.sums = np.zeros((world.hosts, self.features.shape[1]))
         np.add.at(self.sums, at, self.features[residents])
         self.given = world.used_mips.copy()
-        capped = np.bincount(
-            at, weights=np.minimum(world.request[residents], world.pe_mips[at]), minlength=world.hosts
-        )
+        capped = np.bincount(at, weights=np.minimum(world.request[residents], world.pe_mips[at]), minlength=world.hosts)
         self.free = np.maximum(world.host_mips - capped, 0.0)
         self.ram = world.ram_used()
         self.power = watts(world.kinds, world.utilisation)
