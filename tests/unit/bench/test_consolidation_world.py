@@ -47,7 +47,7 @@ def test_energy_of_a_steady_host_begins_with_the_first_step():
     # one VM of 2,500 MIPS at 100 % on a G5: 2500/5320 of it, from 300.1 s to the last step
     world = _world([[100] * 4], hosts=2)
     first_placement(world, first_fit=True)
-    drive(world, lambda: [])
+    drive(world, list)
     power = float(watts(np.array([G5]), np.array([2500 / 5320]))[0])
     assert world.tally.energy_kwh == pytest.approx(power * 600 / KWH)
     assert world.tally.requested == pytest.approx(2500 * 600)
