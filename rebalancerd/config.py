@@ -1,8 +1,9 @@
 """The configuration: one declaration of a TOML file is its validation, its documentation and its generated example."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -30,9 +31,11 @@ from rebalancerd.config_sections import (
 )
 from rebalancerd.guard.settings import GuardSettings, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
+from rebalancerd.plan import aggressiveness
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
 
+S = TypeVar("S", bound=Section)
 MAX_BYTES = 4 * 1024 * 1024
 # limits that planning and guarding share are set once, in [guard]
 SHARED_LIMITS = ("min_gain", "payback_max_seconds", "out_per_host", "in_per_host", "per_cluster")
@@ -160,10 +163,29 @@ def parse(text: str, path: Path | str = "rebalancerd.toml") -> Config:
         secret = {problem.key for problem in found}
         found += [p for p in of_validation(error, Config) if p.key not in secret]
     else:
+        cfg = _levelled(cfg)
         found += config_checks.problems(cfg)
         if not found:
             return cfg
     raise ConfigError(path, with_lines(found, text))
+
+
+def _levelled(cfg: Config) -> Config:
+    """The configuration with what its level of aggressiveness gives where nothing is set singly."""
+    given = aggressiveness.values(cfg.plan.aggressiveness)
+    sections = {}
+    for name in ("plan", "guard"):
+        section = getattr(cfg, name)
+        open_to = set(type(section).model_fields) - section.model_fields_set
+        sections[name] = _unset_copy(section, {n: v for n, v in given.items() if n in open_to})
+    return _unset_copy(cfg, sections)
+
+
+def _unset_copy(section: S, values: Mapping[str, Any]) -> S:
+    """A copy with those values in which they do not count as set."""
+    copy = section.model_copy(update=dict(values))
+    copy.__pydantic_fields_set__ = set(section.model_fields_set)
+    return copy
 
 
 def _tree(text: str, path: Path | str) -> dict[str, Any]:

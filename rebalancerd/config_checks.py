@@ -60,6 +60,11 @@ def _hosts(cfg: "Config") -> Iterator[Problem]:
             yield Problem(key=(*key, "reserved_cores"), reason=f"nothing is left of {host.cores:g} cores")
         if host.memory_bytes is not None and host.reserved_memory_bytes >= host.memory_bytes:
             yield Problem(key=(*key, "reserved_memory"), reason="nothing is left of the memory that may be used")
+        if host.idle_watts is not None and host.max_watts is not None and host.idle_watts > host.max_watts:
+            yield Problem(
+                key=(*key, "idle_watts"),
+                reason=f"{host.idle_watts:g} W idle is more than {host.max_watts:g} W when busy",
+            )
 
 
 def _libvirt_uri(host: str, uri: str | None, key: Key) -> Iterator[Problem]:

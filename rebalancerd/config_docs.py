@@ -99,7 +99,7 @@ def _render(model: BaseModel, dump: Mapping[str, Any], prefix: tuple[str, ...], 
         if _table(field) is not None:
             nested.append(name)
         elif dump[name] is not None:
-            mark = "" if name in model.model_fields_set else "  # default"
+            mark = "" if name in model.model_fields_set else _mark(field, getattr(model, name))
             out.append(f"{file_key(name)} = {toml(dump[name])}{mark}")
     for name in nested:
         value, path = getattr(model, name), (*prefix, name)
@@ -110,6 +110,12 @@ def _render(model: BaseModel, dump: Mapping[str, Any], prefix: tuple[str, ...], 
         for item, inner in zip(value, dump[name], strict=True):
             out += ["", f"[[{'.'.join(path)}]]"]
             _render(item, inner, path, out)
+
+
+def _mark(field: FieldInfo, value: Any) -> str:
+    """Where a value that is not in the file comes from."""
+    given = field.is_required() or value == field.default
+    return "  # default" if given else "  # by aggressiveness"
 
 
 def toml(value: Any) -> str:

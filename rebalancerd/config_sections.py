@@ -224,6 +224,11 @@ class ModelsSection(Section):
 class PlanSection(Section):
     """When a host counts as hot, and which moves are worth their cost."""
 
+    aggressiveness: Literal["cautious", "calm", "moderate", "eager", "aggressive"] = setting(
+        _PLAN.aggressiveness,
+        "cautious, calm, moderate, eager or aggressive: gives weight_cost, max_moves, hot_probability, "
+        "consolidate_cpu_headroom, consolidate_memory_headroom, guard.min_gain and guard.payback_max where they are not set.",
+    )
     cpu_headroom: Headroom = setting(_PLAN.cpu_headroom, "Share of the usable CPU above which a host is hot.")
     memory_headroom: Headroom = setting(_PLAN.memory_headroom, "Share of the usable memory above which a host is hot.")
     quantile: Number = setting(
@@ -244,6 +249,18 @@ class PlanSection(Section):
     )
     non_convergence_max: Share = setting(
         _PLAN.non_convergence_max, "A move that is likelier than this never to end is refused."
+    )
+    inflow_max_per_host: Count = setting(
+        _PLAN.inflow_max_per_host,
+        "Most VMs that plans may send to one host within an hour, drains apart; 0: any number.",
+        le=10_000,
+    )
+    ramp_seconds: Seconds = setting(
+        _PLAN.ramp_seconds, "A host that came back takes a growing number of VMs over this time.", gt=0
+    )
+    rebalance_min_gain: Share = setting(
+        _PLAN.rebalance_min_gain,
+        "A move onto a host that came back is made for balance alone if it gains this share of all imbalance; 0: none is.",
     )
     policy: Literal["balance", "consolidate"] = setting(
         _PLAN.policy, "balance (relieve hot hosts), or consolidate (empty hosts, so that they can sleep)."

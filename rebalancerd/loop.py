@@ -22,6 +22,7 @@ from rebalancerd.guard.checks import DRAIN, may_plan, may_start
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.hold import advance
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
+from rebalancerd.guard.returns import Returns, arrived, follow
 from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.plan.decide import decide
 from rebalancerd.plan.facts import differing
@@ -116,6 +117,7 @@ class Loop:
         self._ledger, self._clock, self._executor, self._lease = ledger, clock, executor, lease
         self._pause_file, self._host_chance = pause_file, host_chance
         self._holds: dict[str, int] = {}
+        self._returns: Returns | None = None
         self._open_plan: Plan | None = None
         self._turn = threading.Lock()
         self._bugs = 0
@@ -176,6 +178,8 @@ class Loop:
             record = notes.cut_short(Outcome.NO_ACTION, stop, mode=self.settings.mode, snapshot=snapshot, moving=moving)
             return self._finish(seen, record)
 
+        ramp = self.settings.plan.ramp_seconds
+        self._returns = follow(self._returns, seen.snapshot, seen.snapshot.taken_at, ramp)
         inputs = notes.timed("predict", lambda: self._predict(seen))
         self._holds = dict(advance(self._holds, {spot.host for spot in inputs.hotspots}))
         context = replace(seen.context, holds=self._holds)
@@ -239,6 +243,8 @@ class Loop:
             blocked_hosts=seen.memory.quarantined,
             blocked_pairs={**seen.memory.tabu_pairs, **seen.memory.blocked_pairs},
             resting_vms=seen.memory.resting,
+            returned={} if self._returns is None else self._returns.ages(snapshot.taken_at),
+            arrived=arrived(seen.recent, snapshot.taken_at),
             quiet=QuietOutlooks(snapshot, self._observer.series, self._demand.forecaster),
         )
 

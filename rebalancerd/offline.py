@@ -46,6 +46,8 @@ def keep(inputs: PlanInputs, predict: PredictSettings, costs: str) -> KeptInputs
         no_quiet_hours=tuple(o for o in outlooks if isinstance(o, NoQuietHour)),
         policy=inputs.policy,
         window_seconds=inputs.window_seconds,
+        returned=dict(inputs.returned),
+        arrived=dict(inputs.arrived),
     )
 
 
@@ -73,6 +75,8 @@ def restore(kept: KeptInputs, costs: Costs) -> PlanInputs:
         quiet={outlook.vm_uuid: outlook for outlook in outlooks},
         policy=kept.policy,
         window_seconds=kept.window_seconds,
+        returned=kept.returned,
+        arrived=kept.arrived,
     )
 
 

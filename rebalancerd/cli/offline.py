@@ -1,6 +1,7 @@
 """Planning in this process, from a snapshot file or from what a daemon or the hosts say now, with what-ifs on it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from rebalancerd.cli.exits import USAGE, CliError
 from rebalancerd.cli.options import DEFAULT_CONFIG
 from rebalancerd.cli.output import log_to_stderr, talk
 
+POLICIES = ("balance", "consolidate")
+
 if TYPE_CHECKING:
     from rebalancerd.cluster.plan import Plan
     from rebalancerd.plan.inputs import Costs
@@ -16,8 +19,17 @@ if TYPE_CHECKING:
     from rebalancerd.record.snapshotfile import KeptInputs
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a plan is to be made for: things supposed first, the policy, how long it is to hold."""
+
+    what_ifs: tuple[str, ...] = ()
+    policy: str | None = None
+    window: str | None = None
+
+
 def offline_plan(
-    file: Path | None, what_ifs: Sequence[str], *, client: Client, config: Path, seconds: float
+    file: Path | None, asked: Asked, *, client: Client, config: Path, seconds: float
 ) -> "tuple[Plan, dict[str, Any]]":
     """The plan from a file (None: from the cluster as it is now), after those changes, and its document."""
     from rebalancerd.offline import changed, restore
@@ -26,17 +38,23 @@ def offline_plan(
     from rebalancerd.record.planfile import document
     from rebalancerd.record.snapshotfile import SnapshotFileError
 
-    meant = _meant(what_ifs)
+    meant, window = _meant(asked.what_ifs), _window(asked)
     log_to_stderr()
     kept = _of_file(file) if file is not None else _now(client, config, seconds)
     try:
         inputs = restore(kept, _costs(kept, config))
-        made = decide(changed(inputs, meant))
+        inputs = changed(inputs, meant)
+        inputs = replace(
+            inputs,
+            policy=inputs.policy if asked.policy is None else asked.policy,
+            window_seconds=inputs.window_seconds if window is None else window,
+        )
+        made = decide(inputs)
     except SnapshotFileError as error:
         raise CliError(f"{file or 'the snapshot'}: {error}", "save it anew with `rebalancerd snapshot save`") from error
     except WhatIfError as error:
         raise CliError(f"cannot be supposed: {error}", error.hint) from error
-    for text in what_ifs:
+    for text in asked.what_ifs:
         talk(f"supposed: {text}")
     return made, document(made)
 
@@ -73,6 +91,23 @@ def _meant(texts: Sequence[str]) -> "list[WhatIf]":
         return [parse(text) for text in texts]
     except WhatIfError as error:
         raise CliError(f"--what-if: {error}", error.hint, code=USAGE) from error
+
+
+def _window(asked: Asked) -> float | None:
+    """Seconds the plan is to hold. Raises CliError for a policy or a duration that is none."""
+    from rebalancerd.config_units import parsed
+
+    if asked.policy is not None and asked.policy not in POLICIES:
+        raise CliError(f"--policy: {asked.policy!r:.60} is none", f"say {' or '.join(POLICIES)}", code=USAGE)
+    if asked.window is None:
+        return None
+    try:
+        seconds = parsed("duration", asked.window)
+    except ValueError as error:
+        raise CliError(f"--window: {error}", "say it like 8h or 90min", code=USAGE) from error
+    if seconds <= 0:
+        raise CliError("--window: a window has a length", "say it like 8h or 90min", code=USAGE)
+    return seconds
 
 
 def _of_file(file: Path) -> "KeptInputs":

@@ -8,7 +8,7 @@ import typer
 from rebalancerd.cli.client import Client
 from rebalancerd.cli.command import send
 from rebalancerd.cli.exits import PLAN_NOT_EMPTY, USAGE, CliError
-from rebalancerd.cli.offline import offline_plan
+from rebalancerd.cli.offline import Asked, offline_plan
 from rebalancerd.cli.options import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -44,6 +44,15 @@ def plan(
             "'add host h9 cores=16 memory=64GiB like h2'. May be given several times.",
         ),
     ] = None,
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="Plan by that policy instead: balance or consolidate.")
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            "--window", metavar="DURATION", help="How long it is to hold, such as '8h'; else the forecast's horizon."
+        ),
+    ] = None,
     seconds: SecondsOption = 10.0,
     config: ConfigOption = DEFAULT_CONFIG,
     socket: SocketOption = None,
@@ -52,13 +61,14 @@ def plan(
     """Show what would be moved now, why and at what predicted cost. Moves nothing.
 
     Asks the daemon. Where none answers, looks at the hosts itself for a few seconds, read-only, and says so.
-    With --from or --what-if the plan is made here, by the same planner and cost model.
+    With --from, --what-if, --policy or --window the plan is made here, by the same planner and cost model.
     """
     client = Client(socket_path(socket, config))
     if what_if and file is not None:
         raise CliError("a plan for what is only supposed is not to be applied", "leave out -o", code=USAGE)
-    if source is not None or what_if:
-        made, document = offline_plan(source, what_if or (), client=client, config=config, seconds=seconds)
+    asked = Asked(tuple(what_if or ()), policy, window)
+    if source is not None or asked != Asked():
+        made, document = offline_plan(source, asked, client=client, config=config, seconds=seconds)
     elif client.is_there():
         made, document = _by_daemon(client)
     else:

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from rebalancerd.cli.output import say, show, table
-from rebalancerd.cluster.plan import Plan, Step
+from rebalancerd.cluster.plan import Move, Plan, Step
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.serve.wording import share, size, span
 
@@ -41,10 +41,29 @@ def print_plan(plan: Plan, *, written: Path | None = None) -> None:
         f"before → after: unmet demand {plan.before.unmet:.1f} → {plan.after.unmet:.1f} core-seconds, "
         f"imbalance {share(plan.before.imbalance)} → {share(plan.after.imbalance)}; forecast by {plan.basis}"
     )
+    say(worth(plan))
     _refusals(plan)
     say(f"digest {plan.digest}; steps of one wave may run together, waves never overlap")
     if written is not None:
         say(f"written to {written}; `rebalancerd apply {written}` has the daemon carry it out", "dim")
+
+
+def when_hot(move: Move) -> str:
+    """When the source of a move is predicted to be hot, as the beginning of a sentence; empty if it is not."""
+    if move.hot_in_seconds is None:
+        return ""
+    when = "is hot now" if move.hot_in_seconds <= 0 else f"is hot in {span(move.hot_in_seconds)}"
+    return f"{move.source} {when}; "
+
+
+def worth(plan: Plan) -> str:
+    """What a plan brings and costs, when it has paid back, and by which level of aggressiveness it was made."""
+    level = f"; aggressiveness {plan.level}" if plan.level else ""
+    hosts = f"hosts with VMs {plan.before.hosts} → {plan.after.hosts}; " if plan.after.hosts is not None else ""
+    if plan.benefit is None:
+        return f"{hosts}costs {plan.after.cost:.0f} core-seconds{level}"
+    when = "never" if plan.payback_seconds is None else f"within {span(plan.payback_seconds)}"
+    return f"{hosts}brings {plan.benefit:.0f} core-seconds, costs {plan.after.cost:.0f}, pays back {when}{level}"
 
 
 def _row(step: Step) -> tuple[object, ...]:
@@ -64,6 +83,8 @@ def _reasons(step: Step) -> None:
     move = step.move
     payback = f"; pays for itself within {span(move.payback_seconds)}" if move.payback_seconds is not None else ""
     say(f"{step.number}. {move.vm_name}: {move.why}{payback}")
+    if move.price is not None:
+        say(f"   {when_hot(move)}costs {move.price.value:.0f} core-seconds, at most {move.price.upper:.0f}")
     for other in move.alternatives[:3]:
         say(f"   not {other.vm_name} → {other.destination}: {other.reason}", "dim")
     if move.cost.inputs_missing:

@@ -1,8 +1,8 @@
 """Move, Step, Plan: what is proposed, why, at what predicted cost, and the facts it relied on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from rebalancerd.cluster.cost import MigrationCost, MigrationOptions
+from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
 from rebalancerd.cluster.digest import ADDED_LATER, digest
 from rebalancerd.cluster.known import MigrationFacts
 from rebalancerd.cluster.refusal import Refusal
@@ -41,7 +41,8 @@ class Alternative:
 class Move:
     """One VM from one host to another, and the reasoning. ``facts`` are those a start must find unchanged.
 
-    ``known``: what the predicted cost rests on.
+    ``known``: what the predicted cost rests on. ``price``: that cost in the planner's currency, core-seconds.
+    ``hot_in_seconds``: until its source is predicted to be hot, 0 if it is, None if it is not going to be.
     """
 
     vm_uuid: str
@@ -56,6 +57,8 @@ class Move:
     alternatives: tuple[Alternative, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     known: MigrationFacts | None = field(default=None, metadata=ADDED_LATER)
+    price: Estimate | None = field(default=None, metadata=ADDED_LATER)
+    hot_in_seconds: float | None = field(default=None, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,10 @@ class Plan:
 
     A plan without steps says "do nothing" and why. ``digest`` covers the whole content but the id, so that an approval
     given for one plan never counts for another and a file edited by hand is found out.
+
+    ``benefit``: what its moves bring before their cost, core-seconds within the period they count for;
+    ``payback_seconds``: from its start until that has repaid the cost, None if it never does. ``level``: aggressiveness
+    it was made with, and what was set otherwise.
     """
 
     id: str
@@ -88,11 +95,16 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
     basis: str = "persistence"
     format: int = field(default=PLAN_FORMAT)
+    benefit: float | None = field(default=None, metadata=ADDED_LATER)
+    payback_seconds: float | None = field(default=None, metadata=ADDED_LATER)
+    level: str | None = field(default=None, metadata=ADDED_LATER)
 
     @property
     def digest(self) -> str:
         """Digest of everything but the id."""
-        return digest([getattr(self, name) for name in self.__dataclass_fields__ if name != "id"])
+        first = [getattr(self, f.name) for f in fields(self) if f.name != "id" and "added later" not in f.metadata]
+        later = [(f.name, getattr(self, f.name)) for f in fields(self) if "added later" in f.metadata]
+        return digest([*first, *(row for row in later if row[1] is not None)])
 
     def step(self, number: int) -> Step:
         """The step of that number. Raises KeyError."""

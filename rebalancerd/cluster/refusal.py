@@ -47,6 +47,7 @@ class Code(StrEnum):
     GAIN_TOO_SMALL = "gain_too_small"
     PAYBACK_TOO_LONG = "payback_too_long"
     WOULD_BE_HOT = "would_be_hot"
+    RAMP = "ramp"
     # consolidation
     HOSTS_MIN = "hosts_min"
     NEEDED = "needed"

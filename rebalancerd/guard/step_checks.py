@@ -11,7 +11,7 @@ from rebalancerd.cluster.refusal import Code, Refusal, about_cluster, about_host
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.hold import held
 
-CONSOLIDATE = "consolidate"
+UNHURRIED = ("consolidate", "rebalance")  # policies that move VMs off hosts that are not hot
 ALL_STEPS = 0
 CLOCK_TOLERANCE_SECONDS = 60.0  # within a cycle the clock may be corrected a little
 
@@ -206,8 +206,8 @@ def caps_left(ask: Ask) -> Refusal | None:
 
 
 def long_enough_hot(ask: Ask) -> Refusal | None:
-    """The reason for the move has held for enough rounds. To empty a host that is not hot needs no such reason."""
-    if ask.plan.policy == CONSOLIDATE and ask.step.move.source not in ask.plan.hot_hosts:
+    """The reason for the move has held for enough rounds. Off a host that is not hot, by a policy that does that, none is needed."""
+    if ask.plan.policy in UNHURRIED and ask.step.move.source not in ask.plan.hot_hosts:
         return None
     rounds = held(ask.ctx.holds, ask.step.move.source, ask.plan.hot_hosts)
     if rounds >= ask.ctx.settings.hold_rounds:

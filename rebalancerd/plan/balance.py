@@ -73,14 +73,15 @@ def left_hot(before: PlacementState, search: Search, host: int, *, bounded: bool
     if not search.objective.counted[host]:
         code, reason = _out_of_reach(state, host)
         return (about_host(code, name, f"{pressure(state, host)}; nothing is moved off it: {reason}"),)
-    if state.above_headroom(host) and bounded:
+    hot = state.above_headroom(host) or search.objective.waits(host)
+    if hot and bounded:
         bounds = f"{state.settings.max_moves} moves or {state.settings.work_budget} evaluations"
         return (
             about_host(Code.CLUSTER_CAP, name, f"{pressure(state, host)}; left to the next plan: one holds {bounds}"),
         )
-    if state.above_headroom(host):
+    if hot:
         return why_still_hot(search, host)
-    if before.above_headroom(host):
+    if before.above_headroom(host) or (search.objective.felt is not None and search.objective.felt.on(host)):
         return ()
     leaving = [v for v in sorted(state.flying) if state.vms[v].host == name]
     under_way = listed(shown(state.vms[v].name) for v in leaving)

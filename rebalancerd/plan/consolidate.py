@@ -21,13 +21,14 @@ from rebalancerd.plan.explain import unusual_options
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.propose import Chosen, nothing, propose
 from rebalancerd.plan.search import Candidate, Search
-from rebalancerd.plan.standing import CONSOLIDATE, core_seconds, occupied, saving_seconds
+from rebalancerd.plan.standing import CONSOLIDATE, core_seconds, occupied, saving_seconds, watts_per_capacity
 from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.wording import energy, listed, percent, shown, span
 
 POLICY = CONSOLIDATE
 RESERVES: tuple[Reserve, ...] = ()
 ALTERNATIVES = 3
+OPENING = 8  # times as many empty hosts are opened while relief lacks room
 
 
 def consolidate(inputs: PlanInputs, reserves: Sequence[Reserve] = RESERVES) -> Plan:
@@ -61,27 +62,70 @@ def consolidate(inputs: PlanInputs, reserves: Sequence[Reserve] = RESERVES) -> P
 
 
 def _relieve(inputs: PlanInputs, state: PlacementState) -> tuple[list[Chosen], Search]:
-    """Moves off hot hosts, and the search they were found by: receivers that hold VMs first, then the empty ones too."""
-    empty = [state.hosts[h].name for h in np.flatnonzero(~occupied(state))]
-    shut = {n: about_host(Code.NEEDED, n, f"{shown(n)} is empty and stays so") for n in empty}
-    scratch = PlacementState(replace(inputs, policy="balance", blocked_hosts={**shut, **inputs.blocked_hosts}), state)
-    scratch.ruled = {}  # answers given here do not hold once the empty hosts are open
-    search = Search(scratch)
-    chosen = relieve(search)
-    hot = [h for h in state.hot if search.objective.counted[h] and search.state.above_headroom(h)]
-    if not hot or not empty:
-        return chosen, search
-    moved = {inputs.snapshot.vms[v].uuid: c for c in chosen for v in c.candidate.unit.vms}
-    resting = {uuid: _moves_already(uuid, state) for uuid in moved}
-    settings = replace(inputs.settings, max_moves=inputs.settings.max_moves - len(moved))
-    opened = PlacementState(
-        replace(inputs, policy="balance", resting_vms={**inputs.resting_vms, **resting}, settings=settings), state
+    """Moves off hot hosts, and the search they were found by last.
+
+    Receivers are the hosts that hold VMs, then also as many empty ones as the excess would fill, the efficient first, and
+    ever more while a host stays hot: spread over all that are empty, each move would open another one.
+    """
+    chosen: list[Chosen] = []
+    empty, opened = _empty_hosts(state), 0
+    while True:
+        search = Search(_scratch(inputs, state, empty[opened:], chosen))
+        found = relieve(search)
+        chosen += found
+        hot = [h for h in sorted(state.hot) if search.objective.counted[h] and search.state.above_headroom(h)]
+        moves = sum(len(c.candidate.unit.vms) for c in chosen)
+        if not hot or opened >= len(empty) or moves >= inputs.settings.max_moves or search.exhausted:
+            return chosen, search
+        more = OPENING * opened if found else len(empty)  # what no host of one kind helps may want another kind
+        opened = more if opened else _needed(search.state, hot, empty)
+
+
+def _empty_hosts(state: PlacementState) -> list[int]:
+    """Hosts without VMs, the most efficient first, of equal ones the largest."""
+    watts = watts_per_capacity(state)
+    size = np.nan_to_num(state.capacity_cpu)
+    return sorted((int(h) for h in np.flatnonzero(~occupied(state))), key=lambda h: (watts[h], -size[h], h))
+
+
+def _needed(state: PlacementState, hot: Sequence[int], empty: Sequence[int]) -> int:
+    """How many of the empty hosts what is above the headrooms would fill, one at least."""
+    settings, rows = state.settings, list(hot)
+    found = 1
+    for load, capacity, headroom in (
+        (state.settled_cpu, state.capacity_cpu, settings.cpu_headroom),
+        (state.settled_memory, state.capacity_memory, settings.memory_headroom),
+    ):
+        limits = np.nan_to_num(capacity) * headroom
+        excess = np.maximum(state.demand.peak(load[rows], settings.quantile) - limits[rows], 0.0).sum()
+        room = np.cumsum(limits[list(empty)])
+        found = max(found, int(np.searchsorted(room, excess)) + 1)
+    return min(found, len(empty))
+
+
+def _scratch(
+    inputs: PlanInputs, state: PlacementState, shut: Sequence[int], chosen: Sequence[Chosen]
+) -> PlacementState:
+    """The placement after those moves, whose VMs stay now, with the shut hosts closed."""
+    names = [state.hosts[h].name for h in shut]
+    closed = {n: about_host(Code.NEEDED, n, f"{shown(n)} is empty and stays so") for n in names}
+    moved = [v for c in chosen for v in c.candidate.unit.vms]
+    resting = {state.vms[v].uuid: _moves_already(state.vms[v].uuid, state) for v in moved}
+    made = PlacementState(
+        replace(
+            inputs,
+            policy="balance",
+            blocked_hosts={**closed, **inputs.blocked_hosts},
+            resting_vms={**inputs.resting_vms, **resting},
+            settings=replace(inputs.settings, max_moves=inputs.settings.max_moves - len(moved)),
+        ),
+        state,
     )
+    made.ruled = {}  # answers given here do not hold once more hosts are open
     for c in chosen:
         for v in c.candidate.unit.vms:
-            opened.apply(v, c.candidate.destination)
-    search = Search(opened)
-    return [*chosen, *relieve(search)], search
+            made.apply(v, c.candidate.destination)
+    return made
 
 
 def _moves_already(uuid: str, state: PlacementState) -> Refusal:
@@ -112,13 +156,20 @@ def _candidate(fold: Fold, placement: Placement, emptied: Emptied) -> Candidate:
     return Candidate(unit, placement.destination, 0.0, 0.0, cost, gain, emptied.payback_seconds)
 
 
+def _window(inputs: PlanInputs) -> str:
+    """What is left of the window, and how much of that is known."""
+    left, known = inputs.window_left_seconds, inputs.scenarios.horizon_seconds
+    beyond = f" (the forecast covers {span(known)} of it)" if known < left else ""
+    return f"{span(left)} that are left of the window{beyond}"
+
+
 def _why_emptied(state: PlacementState, emptied: Emptied) -> str:
     """What emptying that host is worth."""
     seconds = saving_seconds(state.inputs)
     later = f" ({emptied.later} more moves are left to the next plan)" if emptied.later else ""
     return (
         f"{shown(state.hosts[emptied.host].name)} is emptied{later}: asleep it saves "
-        f"{energy(emptied.watts * seconds)} in the {span(state.inputs.window_left_seconds)} that are left of the window, "
+        f"{energy(emptied.watts * seconds)} in the {_window(state.inputs)}, "
         f"worth {core_seconds(emptied.watts, seconds, state.settings):.0f} core-s; its moves cost {emptied.cost:.0f} and "
         f"take {span(emptied.seconds)}, it pays back after {span(emptied.payback_seconds)}"
     )

@@ -1,19 +1,19 @@
 """All hard constraints in their stated order; the first that refuses is the answer.
 
 Order, cheap first: the VM alone (``rules_vm``), the destination host (``rules_host``), what the guest needs there
-(``rules_fit``), the planned placement (``rules_place``), the predicted cost (``rules_cost``). No constraint is a
+(``rules_fit``), the planned placement (``rules_place``, ``rules_ramp``), the predicted cost (``rules_cost``). No constraint is a
 penalty: what one refuses is never chosen, however full the rest of the cluster is.
 """
 
 from collections.abc import Iterable
 
 from rebalancerd.cluster.refusal import Refusal
-from rebalancerd.plan import rules_cost, rules_fit, rules_host, rules_place, rules_vm
+from rebalancerd.plan import rules_cost, rules_fit, rules_host, rules_place, rules_ramp, rules_vm
 from rebalancerd.plan.ask import Ask, Rule
 from rebalancerd.plan.state import PlacementState
 
 UNCHANGING: tuple[Rule, ...] = (*rules_vm.RULES, *rules_host.RULES, *rules_fit.RULES)
-PLACEMENT: tuple[Rule, ...] = rules_place.RULES
+PLACEMENT: tuple[Rule, ...] = (*rules_place.RULES, *rules_ramp.RULES)
 COST: tuple[Rule, ...] = rules_cost.RULES
 ALL: tuple[Rule, ...] = (*UNCHANGING, *PLACEMENT, *COST)
 

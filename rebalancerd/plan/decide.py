@@ -9,6 +9,7 @@ from rebalancerd.plan.balance import balance
 from rebalancerd.plan.consolidate import consolidate
 from rebalancerd.plan.drain import drain
 from rebalancerd.plan.inputs import PlanInputs
+from rebalancerd.plan.rebalance import rebalance
 
 
 def decide(inputs: PlanInputs) -> Plan:
@@ -26,4 +27,7 @@ def decide(inputs: PlanInputs) -> Plan:
 
 
 def _by_policy(inputs: PlanInputs) -> Plan:
-    return consolidate(inputs) if inputs.policy_now == folding.POLICY else balance(inputs)
+    if inputs.policy_now == folding.POLICY:
+        return consolidate(inputs)
+    plan = balance(inputs)
+    return plan if plan.steps else rebalance(inputs) or plan

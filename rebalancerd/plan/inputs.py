@@ -29,6 +29,7 @@ class PlanInputs:
     that may not move now (cooldown), each with its refusal; drain ignores the last. ``quiet``: by UUID, when a VM that
     cannot be moved now is quiet enough; asked of few VMs, and one that is missing was never measured. ``policy``: ``balance`` or ``consolidate``, None for that
     of the settings. ``window_seconds``: what is left of the window the policy holds for, None for the forecast's horizon.
+    ``returned``: hosts that came back lately, seconds ago; ``arrived``: VMs that came to a host within the last hour.
     """
 
     snapshot: Snapshot
@@ -44,6 +45,13 @@ class PlanInputs:
     quiet: Mapping[str, QuietOutlook] = field(default_factory=dict)
     policy: str | None = None
     window_seconds: float | None = None
+    returned: Mapping[str, float] = field(default_factory=dict)
+    arrived: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def unbounded_inflow(self) -> bool:
+        """Whether arrivals at a host are not counted: filling hosts is what consolidation is."""
+        return self.policy_now == "consolidate" or not (self.settings.inflow_max_per_host or self.returned)
 
     @property
     def policy_now(self) -> str:

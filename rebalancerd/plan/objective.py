@@ -5,7 +5,8 @@ total = weight_unmet · unmet + weight_imbalance · imbalance · horizon · mean
 
 * unmet: Σ over hosts of the expected demand above headroom, Σ_h step · mean_k max(0, load(k, h) − headroom · capacity),
   the present load counted as one more step of every path. Memory above headroom counts as the cores that go with it in
-  this cluster (cluster cores ÷ cluster bytes), so that CPU and memory can be added.
+  this cluster (cluster cores ÷ cluster bytes), so that CPU and memory can be added. Where contention is felt already,
+  what waits counts as well, for the whole horizon, until as much load has left (``felt``).
 * imbalance: weighted standard deviation of the hosts' mean relative load, weights = share of the cluster's capacity,
   mean of CPU and memory; no unit. It breaks ties between destinations and never starts a move: a plan without relief
   is no plan.
@@ -24,6 +25,7 @@ import numpy as np
 from rebalancerd.cluster.plan import Score
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.plan.demand import Floats, Indices
+from rebalancerd.plan.felt import NOTHING, Felt
 from rebalancerd.plan.standing import CONSOLIDATE, held_share, occupied, standing_costs
 from rebalancerd.plan.state import PlacementState
 
@@ -77,6 +79,7 @@ class Objective:
         self.seconds = np.full(demand.columns, demand.step_seconds / demand.paths)
         self.seconds[-1] = demand.step_seconds
         self.horizon_seconds = demand.step_seconds * demand.steps
+        self.felt = Felt.of(state)
         mean_capacity = total_cpu / max(1, int(self.counted.sum()))
         self.imbalance_core_seconds = settings.weight_imbalance * self.horizon_seconds * mean_capacity
         self.unmet = self.unmet_rows(state.settled_cpu, state.settled_memory, np.arange(len(state.hosts)))
@@ -90,7 +93,19 @@ class Objective:
         """Expected unmet core-seconds of load rows (N, C) on those N hosts."""
         over_cpu: Floats = np.maximum(cpu - self.limit_cpu[hosts, None], 0.0) @ self.seconds
         over_memory: Floats = np.maximum(memory - self.limit_memory[hosts, None], 0.0) @ self.seconds
-        return over_cpu + over_memory * self.cores_per_byte
+        over: Floats = over_cpu + over_memory * self.cores_per_byte
+        if self.felt is None:
+            return over
+        cores, held = self.felt.waiting(cpu[:, -1], memory[:, -1], hosts)
+        return over + (cores + held * self.cores_per_byte) * self.horizon_seconds
+
+    def waits(self, host: int) -> bool:
+        """Whether contention that was felt on a host is not relieved yet."""
+        if self.felt is None or not self.counted[host]:
+            return False
+        rows = np.array([host], dtype=np.intp)
+        cores, held = self.felt.waiting(self.state.settled_cpu[rows, -1], self.state.settled_memory[rows, -1], rows)
+        return bool(cores[0] > NOTHING or held[0] > NOTHING)
 
     def _spread(self) -> None:
         self.spreads = tuple(

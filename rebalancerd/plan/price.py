@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rebalancerd.cluster.cost import MigrationCost, MigrationOptions
+from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
 from rebalancerd.plan.demand import Floats
 
 COPY_CORES = 0.5
@@ -13,10 +13,24 @@ COPY_CORES = 0.5
 
 def cost_core_seconds(cost: MigrationCost, mean_cores: float) -> float:
     """Cost of one migration in core-seconds, at upper bounds; infinite if no finite bound is known."""
-    if cost.non_convergence.upper >= 1:
+    return _core_seconds(
+        cost.seconds.upper, cost.slowdown.upper, cost.downtime_seconds.upper, cost.non_convergence.upper, mean_cores
+    )
+
+
+def price(cost: MigrationCost, mean_cores: float) -> Estimate:
+    """Cost of one migration in core-seconds as predicted, and at upper bounds."""
+    value = _core_seconds(
+        cost.seconds.value, cost.slowdown.value, cost.downtime_seconds.value, cost.non_convergence.value, mean_cores
+    )
+    upper = cost_core_seconds(cost, mean_cores)
+    return Estimate(value=min(value, upper), upper=upper)
+
+
+def _core_seconds(seconds: float, slowdown: float, downtime: float, risk: float, mean_cores: float) -> float:
+    if risk >= 1:
         return float("inf")
-    lost = (cost.seconds.upper * min(1.0, cost.slowdown.upper) + cost.downtime_seconds.upper) * mean_cores
-    return (lost + cost.seconds.upper * COPY_CORES) / (1 - cost.non_convergence.upper)
+    return ((seconds * min(1.0, slowdown) + downtime) * mean_cores + seconds * COPY_CORES) / (1 - risk)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ from rebalancerd.cluster.known import migration_facts
 from rebalancerd.cluster.plan import Alternative, Move, Plan, Score, Step
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.plan.aggregate import grouped
+from rebalancerd.plan.aggressiveness import told
 from rebalancerd.plan.facts import move_facts
 from rebalancerd.plan.order import Placed, order
-from rebalancerd.plan.price import cost_core_seconds
+from rebalancerd.plan.price import cost_core_seconds, price
 from rebalancerd.plan.search import Candidate, Search
-from rebalancerd.plan.state import PlacementState
+from rebalancerd.plan.standing import CONSOLIDATE, saving_seconds
+from rebalancerd.plan.state import PlacementState, triggers
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ def propose(
     )
     after = search.objective.score(_total_cost(state, kept))
     inputs = state.inputs
+    benefit = before.total - after.total + inputs.settings.weight_cost * after.cost
     return Plan(
         id=inputs.plan_id,
         policy=policy,
@@ -79,6 +82,9 @@ def propose(
         hot_hosts=tuple(state.hosts[h].name for h in sorted(state.hot)),
         refusals=grouped((*refusals, *ordered.dropped.values())),
         basis=inputs.scenarios.basis,
+        benefit=benefit if steps else None,
+        payback_seconds=_payback(state, steps, benefit, after.cost),
+        level=told(inputs.settings),
     )
 
 
@@ -99,6 +105,32 @@ def _placed(chosen: Sequence[Chosen]) -> list[Placed]:
         for unit, c in zip(_batches(chosen), chosen, strict=True)
         for v in c.candidate.unit.vms
     ]
+
+
+def _payback(state: PlacementState, steps: Sequence[Step], benefit: float, cost: float) -> float | None:
+    """Seconds from the plan's start until what it brings has repaid what it costs; None if it never does.
+
+    Waves run one after another, each as long as its longest migration at its upper bound. What the moves bring is taken
+    to come evenly over the period it was counted for: the horizon, or the part of the window that a sleep saves.
+    """
+    inputs = state.inputs
+    period = saving_seconds(inputs) if inputs.policy_now == CONSOLIDATE else inputs.scenarios.horizon_seconds
+    if not steps or benefit <= 0 or period <= 0:
+        return None
+    longest: dict[int, float] = {}
+    for step in steps:
+        longest[step.wave] = max(longest.get(step.wave, 0.0), step.move.cost.seconds.upper)
+    return sum(longest.values()) + inputs.settings.weight_cost * cost * period / benefit
+
+
+def _hot_in(state: PlacementState, host: str) -> float | None:
+    """Seconds until a host is predicted to be hot; 0 if it is, None if nothing says that it will be."""
+    found = [
+        0.0 if spot.now > spot.headroom or spot.contention is not None else spot.lead_seconds
+        for spot in triggers(state.inputs)
+        if spot.host == host
+    ]
+    return min((lead for lead in found if lead is not None), default=None)
 
 
 def _total_cost(state: PlacementState, moves: Sequence[Placed]) -> float:
@@ -140,4 +172,6 @@ def _move(state: PlacementState, placed: Placed, chosen: Chosen, worth: Worth) -
         alternatives=chosen.alternatives,
         facts=move_facts(state.snapshot, vm.uuid, host.name),
         known=migration_facts(state.snapshot, priced.candidate),
+        price=price(priced.cost, float(state.demand.mean_cores[placed.vm])),
+        hot_in_seconds=_hot_in(state, vm.host),
     )

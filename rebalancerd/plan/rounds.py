@@ -61,7 +61,9 @@ class Rounds:
                 self._hot[host] = self._is_hot(host)
 
     def _is_hot(self, host: int) -> bool:
-        return bool(self._search.objective.counted[host]) and self._search.state.above_headroom(host)
+        search = self._search
+        hot = search.state.above_headroom(host) or search.objective.waits(host)
+        return hot and bool(search.objective.counted[host])
 
     def _best(self, hosts: Sequence[int], version: int) -> Offer | None:
         if not hosts:

@@ -11,6 +11,10 @@ class PlanSettings:
     candidates the search may evaluate. ``max_moves``: steps of one plan. ``payback_max_seconds``: a plan whose gain does
     not repay its cost within this time is not proposed.
 
+    ``inflow_max_per_host``: VMs that may come to a host within an hour (0: any number); a host that came back grows to
+    that over ``ramp_seconds``. ``rebalance_min_gain``: share of all imbalance that a move onto a host that came back must
+    gain to be made for balance alone (0: none is).
+    ``aggressiveness``: the level whose values these are, where none was set singly (``plan.aggressiveness``).
     ``policy``: ``balance`` or ``consolidate``. Consolidating fills hosts up to the ``consolidate_*_headroom`` only, which
     are below the headrooms so that what was folded is not hot at the next surprise. ``consolidate_hosts_min``: hosts that
     keep VMs. ``host_idle_watts``: of a host that gives none. ``watts_per_core``: what one reference core's work is worth
@@ -35,6 +39,10 @@ class PlanSettings:
     out_per_host: int = 1
     in_per_host: int = 1
     per_cluster: int = 2
+    inflow_max_per_host: int = 0
+    ramp_seconds: float = 900.0
+    rebalance_min_gain: float = 0.0
+    aggressiveness: str = "moderate"
     policy: str = "balance"
     consolidate_cpu_headroom: float = 0.70
     consolidate_memory_headroom: float = 0.80

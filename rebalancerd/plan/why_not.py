@@ -1,26 +1,31 @@
 """Why a VM or a host is left as it is, for anyone who asks."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
+from rebalancerd.cluster.plan import Plan
+from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_host, about_vm
 from rebalancerd.plan.balance import balance
+from rebalancerd.plan.consolidate import consolidate
 from rebalancerd.plan.constraints import check_unit
 from rebalancerd.plan.explain import hottest, no_other_host, pressure, why_still_hot
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.relief import unready, useless, worth_it
 from rebalancerd.plan.search import Search, Unit
+from rebalancerd.plan.standing import CONSOLIDATE
 from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.wording import listed, shown
 
 
 def why_not(inputs: PlanInputs, vm_uuid: str) -> tuple[Refusal, ...]:
-    """Why balancing does not move that VM: nothing calls for it, it stays, or each destination's refusal.
+    """Why the policy does not move that VM: nothing calls for it, it stays, or each destination's refusal.
 
-    Empty if the plan does move it. A VM that the snapshot does not know gives VM_GONE.
+    Empty if the plan does move it. While consolidating, what keeps its host on comes first. A VM that the snapshot does not know gives VM_GONE.
     """
     if vm_uuid not in inputs.snapshot.vm_by_uuid:
         return (about_vm(Code.VM_GONE, vm_uuid, "no VM of that UUID is in the snapshot"),)
-    plan = balance(inputs)
+    plan = _by_policy(inputs)
     if any(step.move.vm_uuid == vm_uuid for step in plan.steps):
         return ()
     search = Search(PlacementState(inputs))
@@ -30,7 +35,8 @@ def why_not(inputs: PlanInputs, vm_uuid: str) -> tuple[Refusal, ...]:
     found: list[Refusal] = []
     if host not in state.hot:
         calm = f"{shown(state.vms[vm].name)}: nothing calls for a move, {pressure(state, host)}"
-        found.append(about_vm(Code.BALANCED, vm_uuid, calm))
+        kept = [replace(r, kind=SubjectKind.VM, subject=vm_uuid) for r in _about_host(plan, state.vms[vm].host)]
+        found += kept if plan.policy == CONSOLIDATE and kept else [about_vm(Code.BALANCED, vm_uuid, calm)]
     unit = state.groups.unit(vm, state.settled_on(host))
     if (stays := unready(state, unit)) is not None:
         return (*found, stays)
@@ -43,6 +49,14 @@ def why_not(inputs: PlanInputs, vm_uuid: str) -> tuple[Refusal, ...]:
         if h != host:
             found += _about_destination(search, rows, relief, h, instead)
     return tuple(found) or (no_other_host(state, vm),)
+
+
+def _by_policy(inputs: PlanInputs) -> Plan:
+    return consolidate(inputs) if inputs.policy_now == CONSOLIDATE else balance(inputs)
+
+
+def _about_host(plan: Plan, host: str) -> tuple[Refusal, ...]:
+    return tuple(r for r in plan.refusals if r.kind is SubjectKind.HOST and r.subject == host)
 
 
 def _about_destination(search: Search, unit: Unit, relief: float, host: int, instead: str) -> list[Refusal]:
@@ -64,15 +78,17 @@ def _about_destination(search: Search, unit: Unit, relief: float, host: int, ins
 
 
 def why_not_host(inputs: PlanInputs, host: str) -> tuple[Refusal, ...]:
-    """Why balancing takes nothing off that host; empty if the plan does. An unknown host gives HOST_UNREACHABLE."""
+    """Why the policy takes nothing off that host; empty if the plan does. An unknown host gives HOST_UNREACHABLE."""
     if host not in inputs.snapshot.host_by_name:
         return (about_host(Code.HOST_UNREACHABLE, host, f"{shown(host)} is not in the snapshot"),)
-    plan = balance(inputs)
+    plan = _by_policy(inputs)
     if any(step.move.source == host for step in plan.steps):
         return ()
     search = Search(PlacementState(inputs))
     state, index = search.state, search.state.host_index[host]
     if index not in state.hot:
+        if plan.policy == CONSOLIDATE and (kept := _about_host(plan, host)):
+            return kept
         detail = f"nothing calls for relief: {pressure(state, index)}; the nearest to its headroom, {hottest(state)}"
         return (about_host(Code.BALANCED, host, detail),)
     told = tuple(r for r in plan.refusals if r.subject == host or _lives_on(state, r, host))

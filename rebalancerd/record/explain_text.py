@@ -200,12 +200,22 @@ def _chosen(move: Move) -> Iterator[str]:
     payback = f", repaid after {span(move.payback_seconds)}" if move.payback_seconds is not None else ""
     yield f"  Why: {printable(move.why)}"
     yield f"  Gain {move.gain:.4g} core-seconds{payback}."
+    if move.price is not None:
+        yield f"  Cost: {move.price.value:.4g} core-seconds, at most {move.price.upper:.4g}.{_when_hot(move)}"
     yield f"  Options: {_options(move.options)}."
     for other in move.alternatives[:SHOWN_ALTERNATIVES]:
         yield (
             f"  Not chosen: {printable(other.vm_name)} to {printable(other.destination)} "
             f"(score {other.score:.4g}): {printable(other.reason)}"
         )
+
+
+def _when_hot(move: Move) -> str:
+    """When its source was predicted to be hot."""
+    if move.hot_in_seconds is None:
+        return ""
+    when = "was hot" if move.hot_in_seconds <= 0 else f"was to be hot in {span(move.hot_in_seconds)}"
+    return f" {printable(move.source)} {when}."
 
 
 def _options(options: MigrationOptions) -> str:

@@ -57,6 +57,8 @@ class KeptInputs:
     no_quiet_hours: tuple[NoQuietHour, ...] = ()
     policy: str | None = None
     window_seconds: float | None = None
+    returned: dict[str, float] = field(default_factory=dict)
+    arrived: dict[str, int] = field(default_factory=dict)
 
 
 INPUTS: Codec[KeptInputs] = Codec(KeptInputs)

@@ -71,6 +71,8 @@ def rich_inputs() -> PlanInputs:
         },
         policy="consolidate",
         window_seconds=7200.0,
+        returned={"h2": 60.0},
+        arrived={"h2": 1},
     )
 
 
@@ -92,6 +94,8 @@ def test_the_inputs_of_a_plan_go_through_a_file(tmp_path: Path) -> None:
         "blocked_pairs",
         "policy",
         "window_seconds",
+        "returned",
+        "arrived",
     ):
         assert getattr(restored, name) == getattr(inputs, name), name
     assert restored.resting_vms == inputs.resting_vms

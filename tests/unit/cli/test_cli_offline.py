@@ -197,3 +197,37 @@ def test_without_a_daemon_the_hosts_are_looked_at(
     assert done.code == 0
     assert "looking at 1 hosts read-only" in done.err
     assert "nothing to do" in done.out
+
+
+def test_another_policy_is_planned_for_and_its_worth_is_told(run: Any, file: Path) -> None:
+    calm = ("--what-if", "vm v0 gone", "--what-if", "vm v1 gone")
+    done = run("plan", "--from", str(file), *calm, "--policy", "consolidate", "--window", "8h")
+
+    assert done.code == 0
+    assert "(consolidate," in done.out
+    assert "hosts with VMs 2 → 1; brings" in done.out
+    assert "aggressiveness moderate" in done.out
+    assert "8.0 h that are left of the window (the forecast covers 30 min of it)" in " ".join(done.out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--policy", "fold"), "'fold' is none"),
+        (("--window", "soon"), "--window"),
+        (("--window", "0s"), "a window has a length"),
+    ],
+)
+def test_a_policy_or_window_that_is_none_is_told(run: Any, file: Path, arguments: tuple[str, str], words: str) -> None:
+    done = run("plan", "--from", str(file), *arguments)
+
+    assert done.code == 2
+    assert words in done.err
+
+
+def test_what_a_plan_brings_and_costs_is_told(run: Any, file: Path) -> None:
+    told = " ".join(run("plan", "--from", str(file)).out.split())
+
+    assert "h1 is hot now; costs" in told
+    assert "core-seconds, at most" in told
+    assert "pays back within" in told

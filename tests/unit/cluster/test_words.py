@@ -192,6 +192,9 @@ class TestPlan:
             "refusals": (about_cluster(Code.BALANCED, ""),),
             "basis": "model",
             "format": 2,
+            "benefit": 2.0,
+            "payback_seconds": 2.0,
+            "level": "calm",
         }
         assert set(changes) | {"id", "steps"} == set(Plan.__dataclass_fields__)
         digests = {replace(self.base, **{name: value}).digest for name, value in changes.items()}

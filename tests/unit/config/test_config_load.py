@@ -198,6 +198,7 @@ def test_wrong_values_are_told_with_key_line_and_hint(text: str, expected: str) 
         (HOSTS + "agent_url = 'ftp://h2'\n", "hosts[1].agent_url: 'ftp://h2' is not http"),
         (HOSTS + "agent_url = 'http://u:pw@h2/metrics'\n", "holds no password"),
         (HOSTS + "cores = 4.0\nreserved_cores = 4.0\n", "nothing is left of 4 cores"),
+        (HOSTS + "idle_watts = 300.0\nmax_watts = 200.0\n", "300 W idle is more than 200 W when busy"),
         (HOSTS + "[[rules]]\nname='x'\npin=['h22']\n", "rules[0].pin: there is no host 'h22' (did you mean h2?)"),
         (HOSTS + "[[rules]]\nname='x'\navoid=['zzz']\n", "there is no host 'zzz' (hosts: h1, h2)"),
         (

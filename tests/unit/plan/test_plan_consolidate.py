@@ -14,6 +14,7 @@ from rebalancerd.plan.consolidate import consolidate
 from rebalancerd.plan.decide import decide
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
+from rebalancerd.plan.why_not import why_not, why_not_host
 from tests.unit.plan.plan_checker import violations
 from tests.unit.plan.plan_cluster import FixedCosts, carried_out, cost_of, host, inputs_of, vm
 
@@ -280,4 +281,37 @@ def test_many_hosts_fold_near_to_the_bound():
     fluid = int(np.ceil(sum(v.load.cpu_cores or 0 for v in guests) / (16 * 0.7)))
 
     assert plan.after.hosts <= fluid + 1
+    assert violations(inputs, plan) == []
+
+
+def test_a_vm_asked_about_is_told_what_keeps_its_host_on():
+    guests = [vm("a", "h1", 2), vm("p", "h1", policy=VmPolicy(pin=frozenset({"h1"}))), vm("b", "h2", 1)]
+    inputs = night([host("h1"), host("h2")], guests, policy="consolidate")
+
+    assert why_not(inputs, "u-b") == ()
+    assert why_not_host(inputs, "h2") == ()
+    assert [r.code for r in why_not_host(inputs, "h1")] == [Code.HOSTS_MIN]
+    assert next(r for r in why_not(inputs, "u-a")).code is Code.HOSTS_MIN
+    assert why_not(replace(inputs, policy="balance"), "u-a")[0].code is Code.BALANCED
+
+
+def test_the_plan_says_how_much_of_the_window_is_forecast():
+    assert "(the forecast covers 30 min of it)" in consolidate(three()).steps[0].move.why
+    assert "the forecast covers" not in consolidate(three(window_seconds=1800.0)).steps[0].move.why
+
+
+def test_relief_opens_as_few_empty_hosts_as_it_needs_and_the_efficient_ones():
+    """Three hot hosts could each open an empty host of its own; one takes all that is too much."""
+    hosts = [
+        *(host(f"h{i}", idle_watts=100.0) for i in range(3)),
+        *(host(f"e{i}", idle_watts=120.0) for i in range(3)),
+        host("f", idle_watts=90.0),
+    ]
+    guests = [vm(f"v{i}{j}", f"h{i}", 3) for i in range(3) for j in range(5)]
+    settings = PlanSettings(consolidate_hosts_min=3, max_moves=20)
+    inputs = night(hosts, guests, settings=settings)
+    plan = consolidate(inputs)
+
+    assert [destination for _, _, destination in moves(plan)] == ["f"] * 3
+    assert plan.after.hosts == 4
     assert violations(inputs, plan) == []
