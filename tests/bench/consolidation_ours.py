@@ -72,7 +72,7 @@ class Configuration:
         consolidate_cpu_headroom=0.85,
         consolidate_memory_headroom=1.0,
         weight_unmet=5.0,
-        weight_cost=10.0,
+        weight_cost=15.0,
         watts_per_core=7.8,
         power_cycle_seconds=0.0,
         payback_max_seconds=3600.0,
@@ -83,8 +83,6 @@ class Configuration:
         per_cluster=1500,
     )
     guard: GuardSettings = GuardSettings(
-        cooldown_seconds=900.0,
-        cooldown_growth=1.0,
         out_per_host=32,
         in_per_host=32,
         per_cluster=1500,
