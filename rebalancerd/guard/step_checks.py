@@ -81,20 +81,21 @@ def mode_allows(ask: Ask) -> Refusal | None:
 
 def approved(ask: Ask) -> Refusal | None:
     """Nobody rejected the step since it was last approved; in guarded mode somebody with a name approved it."""
+    operator, vm = ask.ctx.operator, ask.ctx.snapshot.vm_by_uuid.get(ask.step.move.vm_uuid)
+    guarded = stricter(ask.ctx.mode, vm.policy.mode if vm else None) is Mode.GUARDED
+    if not guarded and not (operator.approved or operator.applied or operator.rejected):
+        return None  # a digest reads the whole plan: for every step of a large one that takes minutes
     digest = ask.plan.digest
     mine = [
-        c
-        for c in ask.ctx.operator.approved + ask.ctx.operator.applied
-        if c.by and _covers(c, digest, ask.step.number, ask.ctx.now)
+        c for c in operator.approved + operator.applied if c.by and _covers(c, digest, ask.step.number, ask.ctx.now)
     ]
-    against = [c for c in ask.ctx.operator.rejected if _covers(c, digest, ask.step.number, ask.ctx.now)]
+    against = [c for c in operator.rejected if _covers(c, digest, ask.step.number, ask.ctx.now)]
     last, veto = _latest(mine), _latest(against)
     if veto is not None and (last is None or last.id < veto.id):
         return about_plan(
             Code.REJECTED, ask.plan.id, f"step {ask.step.number} rejected by {veto.by!r}: {veto.reason or 'no reason'}"
         )
-    vm = ask.ctx.snapshot.vm_by_uuid.get(ask.step.move.vm_uuid)
-    if stricter(ask.ctx.mode, vm.policy.mode if vm else None) is not Mode.GUARDED or last is not None:
+    if not guarded or last is not None:
         return None
     return about_plan(Code.NOT_APPROVED, ask.plan.id, f"step {ask.step.number} waits for approval (digest {digest})")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rebalancerd import log
 from tests.bench.report import Report
 
-BENCHES = ("cost", "cycle", "forecast", "hotspot", "migrate", "planner")
+BENCHES = ("consolidation", "cost", "cycle", "forecast", "hotspot", "migrate", "planner")
 
 
 def main(argv: list[str]) -> int:
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     report = Report(known.name, vars(options))
     bench.run(options, report)
     report.finish(known.json)
-    return 0
+    return 1 if report.failures else 0
 
 
 if __name__ == "__main__":

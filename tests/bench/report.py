@@ -38,10 +38,17 @@ class Report:
     def __init__(self, bench: str, options: dict[str, Any]) -> None:
         self.bench, self.options = bench, {k: _plain(v) for k, v in options.items()}
         self.figures: dict[str, float | int | None] = {}
+        self.failures: list[str] = []
 
     def figure(self, key: str, value: float | None) -> None:
         """Keep one figure."""
         self.figures[key] = value
+
+    def check(self, what: str, held: bool) -> None:
+        """Say whether something that is asked of the figures holds; the benchmark fails if it does not."""
+        print(f"{'ok  ' if held else 'FAIL'} {what}", flush=True)
+        if not held:
+            self.failures.append(what)
 
     def finish(self, path: Path | None) -> None:
         """Add the machine's speed, print the table, write the JSON."""
@@ -49,8 +56,12 @@ class Report:
         width = max(len(key) for key in self.figures)
         for key, value in self.figures.items():
             print(f"{key:<{width}}  {'null' if value is None else f'{value:.6g}'}")
+        for what in self.failures:
+            print(f"FAILED: {what}")
         if path is not None:
             document = {"bench": self.bench, "commit": commit(), "options": self.options, "figures": self.figures}
+            if self.failures:
+                document["failures"] = self.failures
             path.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from rebalancerd.cluster.decision import CommandKind, OperatorState
 from rebalancerd.cluster.migration import MigrationState
-from rebalancerd.cluster.plan import Score, Step
+from rebalancerd.cluster.plan import Plan, Score, Step
 from rebalancerd.cluster.policy import HostMode, Mode, Owner, VmPolicy
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.cluster.snapshot import InFlight
@@ -177,6 +177,12 @@ class TestModes:
         plan = make.plan()
         applied = OperatorState(applied=(make.command(CommandKind.APPLY, digest=plan.digest),))
         assert start(make.context(mode=Mode.GUARDED, operator=applied), plan) is None
+
+    def test_where_nobody_has_spoken_the_digest_of_a_plan_is_not_read(self, make, monkeypatch):
+        # it covers the whole plan: read for each of a thousand steps it took minutes
+        plan = make.plan()
+        monkeypatch.setattr(Plan, "digest", property(lambda _plan: pytest.fail("read")))
+        assert start(make.context(), plan) is None
 
     def test_rejected_holds_in_auto_mode_too(self, make):
         plan = make.plan()
