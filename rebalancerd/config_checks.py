@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from rebalancerd.cluster.power_curve import table_fault
 from rebalancerd.config_errors import Key, Problem, did_you_mean
 from rebalancerd.guard.windows import minute_of_day, zone
 from rebalancerd.observe.host_uri import HostUriError, check_uri
@@ -63,6 +64,8 @@ def _hosts(cfg: "Config") -> Iterator[Problem]:
             yield Problem(key=(*key, "reserved_cores"), reason=f"nothing is left of {host.cores:g} cores")
         if host.memory_bytes is not None and host.reserved_memory_bytes >= host.memory_bytes:
             yield Problem(key=(*key, "reserved_memory"), reason="nothing is left of the memory that may be used")
+        if host.power_watts is not None and (reason := table_fault(host.power_watts)) is not None:
+            yield Problem(key=(*key, "power_watts"), reason=reason)
         if host.idle_watts is not None and host.max_watts is not None and host.idle_watts > host.max_watts:
             yield Problem(
                 key=(*key, "idle_watts"),

@@ -155,6 +155,11 @@ class HostSection(Section):
         ge=0,
     )
     max_watts: Number | None = setting(_HOST.max_watts, "Power it draws with every core busy.", examples=[240.0], ge=0)
+    power_watts: tuple[Annotated[Number, Field(ge=0)], ...] | None = setting(
+        _HOST.power_watts,
+        "In their place a table: watts at 0, 10, … 100 % of its cores busy.",
+        examples=[[86.0, 89.4, 92.6, 96.0, 99.5, 102.0, 106.0, 108.0, 112.0, 114.0, 117.0]],
+    )
 
 
 class ObserveSection(Section):

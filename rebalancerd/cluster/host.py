@@ -62,7 +62,8 @@ class Host:
     ``hugepages``: pools that the operator declares, in place of what libvirt says. ``memory_overcommit``: bytes that may
     be granted to guests per byte of capacity, None for what holds in the whole cluster.
     ``unusable``: why it is neither source nor destination now (stale, unreachable, absurd telemetry), else None.
-    ``idle_watts``, ``max_watts``: power drawn when on and idle, and with every core busy.
+    ``idle_watts``, ``max_watts``: power drawn when on and idle, and with every core busy; ``power_watts``: in their place
+    at 0, 10, … 100 % of its cores.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Host:
     unusable: str | None = None
     idle_watts: float | None = field(default=None, metadata=ADDED_LATER)
     max_watts: float | None = field(default=None, metadata=ADDED_LATER)
+    power_watts: tuple[float, ...] | None = field(default=None, metadata=ADDED_LATER)
     hugepages: tuple[HugePages, ...] | None = field(default=None, metadata=ADDED_LATER)
     memory_overcommit: float | None = field(default=None, metadata=ADDED_LATER)
 

@@ -66,6 +66,7 @@ def host_of(watch: HostWatch, now: float, unusable: str | None, *, drained: bool
         unusable=unusable,
         idle_watts=declared.idle_watts,
         max_watts=declared.max_watts,
+        power_watts=declared.power_watts,
         hugepages=declared.hugepages,
         memory_overcommit=declared.memory_overcommit,
     )

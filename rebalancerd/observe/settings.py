@@ -33,6 +33,7 @@ class HostSettings:
     agent_url: str | None = None
     idle_watts: float | None = None
     max_watts: float | None = None
+    power_watts: tuple[float, ...] | None = None
     memory_overcommit: float | None = None
     hugepages: tuple[HugePages, ...] | None = None
 

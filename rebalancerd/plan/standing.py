@@ -20,6 +20,8 @@ CONSOLIDATE = "consolidate"
 
 def idle_watts(host: Host, settings: PlanSettings) -> float:
     """What the host draws when it is on and idle; the setting where nobody said."""
+    if host.power_watts:
+        return host.power_watts[0]
     return settings.host_idle_watts if host.idle_watts is None else host.idle_watts
 
 
@@ -65,7 +67,7 @@ def held_share(state: PlacementState, holding: NDArray[np.bool_], emptied: froze
 
 def watts_per_capacity(state: PlacementState) -> Floats:
     """(H,) idle watts per reference core to three digits, all equal while no host says what it draws."""
-    if all(h.idle_watts is None for h in state.hosts):
+    if all(h.idle_watts is None and not h.power_watts for h in state.hosts):
         return np.zeros(len(state.hosts))
     watts = np.array([idle_watts(h, state.settings) for h in state.hosts])
     with np.errstate(divide="ignore", invalid="ignore"):

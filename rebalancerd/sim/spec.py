@@ -48,6 +48,7 @@ class HostSpec:
     agent: bool = False
     idle_watts: float | None = None
     max_watts: float | None = None
+    power_watts: tuple[float, ...] | None = None
 
     def facts(self) -> HostFacts:
         """What its libvirt would say of it."""
@@ -80,6 +81,7 @@ class HostSpec:
             agent_url=f"http://{self.name}:9177/metrics" if self.agent else None,
             idle_watts=self.idle_watts,
             max_watts=self.max_watts,
+            power_watts=self.power_watts,
         )
 
 

@@ -1,0 +1,39 @@
+"""Night: what one window of consolidation saved and cost, as it is accounted cycle by cycle."""
+
+from dataclasses import dataclass, field
+
+KWH_JOULES = 3.6e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """A window of consolidation, so far or as a whole. Times in epoch seconds, energies in joules.
+
+    ``evening``: (VM UUID, host) as the window began. ``actual_joules``: what the hosts drew by the power model at their
+    measured demand, sleeping ones nothing. ``unfolded_joules``: what they would have drawn with every host on and every VM
+    where it was in the evening. ``moves``, ``moves_joules``: migrations that ended, and what their copying drew.
+    ``asleep_seconds``: by host. ``hot_seconds``, ``caused_seconds``: host-seconds above headroom, and those of hosts that
+    would not have been with the evening's placement. ``accounted_seconds``: time with a reading; ``missed_seconds``:
+    without, of which nothing is claimed.
+    """
+
+    window: str
+    began_at: float
+    ends_at: float
+    noted_at: float
+    evening: tuple[tuple[str, str], ...]
+    actual_joules: float = 0.0
+    unfolded_joules: float = 0.0
+    moves: int = 0
+    moves_joules: float = 0.0
+    asleep_seconds: tuple[tuple[str, float], ...] = field(default_factory=tuple)
+    hot_seconds: float = 0.0
+    caused_seconds: float = 0.0
+    accounted_seconds: float = 0.0
+    missed_seconds: float = 0.0
+    ended_at: float | None = None
+
+    @property
+    def saved_kwh(self) -> float:
+        """What the night saved, the moves paid for; below zero where it cost more than it saved."""
+        return (self.unfolded_joules - self.actual_joules - self.moves_joules) / KWH_JOULES
