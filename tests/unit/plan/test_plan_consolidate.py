@@ -324,3 +324,18 @@ def test_a_host_that_came_back_is_filled_at_once_while_consolidating():
 
     assert {destination for _, _, destination in moves(plan)} == {"h2"}
     assert len(plan.steps) > 1
+
+
+def test_small_plans_never_undo_each_other():
+    """One move a plan: what is begun is gone on with, or not begun."""
+    guests = [vm("x", "h1", 5, 2), vm("s", "h2", 3, 20), vm("t", "h2", 5, 20), vm("u", "h3", 8, 30)]
+    now = night([host("h1"), host("h2"), host("h3")], guests, settings=PlanSettings(max_moves=1))
+    made = []
+    for _ in range(6):
+        plan = consolidate(now)
+        made += moves(plan)
+        assert violations(now, plan) == []
+        now = carried_out(now, plan)
+
+    assert consolidate(now).steps == ()
+    assert len({name for name, _, _ in made}) == len(made)
