@@ -142,7 +142,9 @@ def _chosen(fold: Fold, emptied: Emptied) -> list[Chosen]:
     """The moves that empty one host, with its reasons; they stand or fall together."""
     why = _why_emptied(fold.state, emptied)
     return [
-        Chosen(_candidate(fold, p, emptied), _why_move(fold.state, p, emptied, why), _others(fold, p), emptied.host)
+        Chosen(
+            _candidate(fold, p, emptied), _why_move(fold.state, p, emptied, why), _others(fold, p), -1 - emptied.host
+        )
         for p in emptied.placements
     ]
 

@@ -2,7 +2,8 @@
 
 While a wave runs, each of its VMs counts on both ends: memory, CPU and anti-affinity. Members of an affinity group are
 necessarily apart while the group is on its way; the plan as a whole brings all of them or none. Steps that can never
-start are dropped with the reason, and so is what depended on them.
+start are dropped with the reason, and so is what depended on them. A VM may move twice, by way of a parking host: its
+second leg waits for the end of the first.
 """
 
 from collections import Counter
@@ -14,15 +15,17 @@ from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.constraints import first
 from rebalancerd.plan.rules_place import HARD_IN_FLIGHT
 from rebalancerd.plan.state import PlacementState
+from rebalancerd.plan.wording import shown
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A move to be ordered. ``unit``: moves of the same unit stand or fall together."""
+    """A move to be ordered. ``unit``: moves of the same unit stand or fall together, and so do those of one ``bundle``."""
 
     vm: int
     destination: int
     unit: int
+    bundle: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +63,41 @@ def _whole_units(state: PlacementState, moves: Sequence[Placed], sequence: Seque
         found = _pack(state, moves, [i for i in sequence if i not in dropped], overtake=overtake)
         if not found.dropped:
             return Ordered(found.waves, dropped)
-        lost = {moves[i].unit: found.dropped[i] for i in sorted(found.dropped, reverse=True)}
+        lost = {_bond(moves[i]): found.dropped[i] for i in sorted(found.dropped, reverse=True)}
+        waiting = {bond: sorted(i for i in found.dropped if _bond(moves[i]) == bond) for bond in lost}
         for i in sequence:
-            if i not in dropped and moves[i].unit in lost:
-                dropped[i] = found.dropped.get(i) or _with_its_group(state, moves[i], lost[moves[i].unit])
+            bond = _bond(moves[i])
+            if i not in dropped and bond in lost:
+                own = found.dropped.get(i)
+                dropped[i] = _why_dropped(state, moves[i], own, lost[bond], [moves[j] for j in waiting[bond]])
 
 
-def _with_its_group(state: PlacementState, move: Placed, cause: Refusal) -> Refusal:
+def _bond(move: Placed) -> tuple[bool, int]:
+    """What stands or falls together with the move."""
+    return (False, move.unit) if move.bundle is None else (True, move.bundle)
+
+
+def _why_dropped(
+    state: PlacementState, move: Placed, own: Refusal | None, cause: Refusal, waiting: Sequence[Placed]
+) -> Refusal:
+    """Its own refusal; for a member of a group or bundle that could have gone, that of what keeps it.
+
+    ``waiting``: the moves of its bundle that could not start; where there are more than one, each waits for another.
+    """
     ask = Ask(state, move.vm, move.destination, (move.vm,))
-    return ask.refuse(Code.AFFINITY, f"its group cannot move as a whole: {cause.detail}")
+    if move.bundle is not None:
+        return ask.refuse(cause.code, _stuck(state, waiting, cause))
+    return own or ask.refuse(Code.AFFINITY, f"its group cannot move as a whole: {cause.detail}")
+
+
+def _stuck(state: PlacementState, waiting: Sequence[Placed], cause: Refusal) -> str:
+    if len(waiting) < 2:
+        return f"it moves only together with others: {cause.detail}"
+    ways = " and ".join(
+        f"{shown(state.vms[m.vm].name)} ({shown(state.vms[m.vm].host)} to {shown(state.hosts[m.destination].name)})"
+        for m in waiting
+    )
+    return f"a cycle: {ways} wait for each other, and no third host can take one of them meanwhile, or not for what it gains; {cause.detail}"
 
 
 def _pack(state: PlacementState, moves: Sequence[Placed], sequence: Sequence[int], *, overtake: bool) -> Ordered:
@@ -96,11 +125,17 @@ def _fill(
     refusals: dict[int, Refusal] = {}
     leaving: Counter[int] = Counter()
     arriving: Counter[int] = Counter()
+    under_way: set[int] = set()
     for i in waiting:
         move = moves[i]
         ask = Ask(scratch, move.vm, move.destination, (move.vm,))
         source = int(scratch.place[move.vm])
-        refusal = _over_cap(ask, len(wave), leaving[source], arriving[move.destination]) or first(HARD_IN_FLIGHT, ask)
+        if move.vm in under_way:
+            refusal: Refusal | None = ask.refuse(Code.VM_BUSY, "the first leg of its way comes first")
+        else:
+            refusal = _over_cap(ask, len(wave), leaving[source], arriving[move.destination])
+            refusal = refusal or first(HARD_IN_FLIGHT, ask)
+        under_way.add(move.vm)
         if refusal is None:
             scratch.begin(move.vm, move.destination)
             wave.append(i)

@@ -1,6 +1,6 @@
 """From chosen candidates to a Plan: order, scores before and after, gain and payback per move, facts, expiry."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rebalancerd.cluster.known import migration_facts
@@ -20,13 +20,13 @@ from rebalancerd.plan.state import PlacementState, triggers
 class Chosen:
     """A candidate that was taken, why, and what else was looked at.
 
-    Candidates of one ``batch`` stand or fall together, None: this one alone.
+    ``bundle``: it gains only together with those of the same number.
     """
 
     candidate: Candidate
     why: str
     alternatives: tuple[Alternative, ...] = ()
-    batch: int | None = None
+    bundle: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +51,28 @@ def propose(
 
     ``in_sequence``: no move overtakes another; ``emptied``: hosts that the moves empty, or begin to.
     """
-    placed = _placed(chosen)
-    of = {v: c for c in chosen for v in c.candidate.unit.vms}
+    placed = [
+        Placed(v, c.candidate.destination, unit, c.bundle)
+        for unit, c in enumerate(chosen)
+        for v in c.candidate.unit.vms
+    ]
     ordered = order(state, placed, in_sequence=in_sequence)
-    kept = [p for i, p in enumerate(placed) if i not in ordered.dropped]
-    staying = {p.unit for p in kept}
+    kept = [(p, chosen[p.unit]) for i, p in enumerate(placed) if i not in ordered.dropped]
     before = Search(state.copy()).objective.score()
     search = Search(state.copy())
     search.objective.emptied = emptied
-    worths = _worths(search, [c for unit, c in zip(_batches(chosen), chosen, strict=True) if unit in staying])
+    worths = _worths(search, {p.unit: c for p, c in kept})
     steps = tuple(
-        Step(number=number, wave=wave, move=_move(state, placed[i], of[placed[i].vm], worths[placed[i].vm]))
+        Step(
+            number=number,
+            wave=wave,
+            move=_move(state, placed[i], chosen[placed[i].unit], worths[placed[i].unit, placed[i].vm]),
+        )
         for number, (wave, i) in enumerate(
             ((w, i) for w, wave_moves in enumerate(ordered.waves, start=1) for i in wave_moves), start=1
         )
     )
-    after = search.objective.score(_total_cost(state, kept))
+    after = search.objective.score(sum(_cost(state, p.vm, c) for p, c in kept))
     inputs = state.inputs
     benefit = before.total - after.total + inputs.settings.weight_cost * after.cost
     return Plan(
@@ -91,20 +97,6 @@ def propose(
 def nothing(state: PlacementState, policy: str, refusals: Sequence[Refusal], why: str) -> Plan:
     """The plan that says "do nothing", scored, with its reason."""
     return propose(state, policy, (), refusals, lambda _steps, _search: why)
-
-
-def _batches(chosen: Sequence[Chosen]) -> list[int]:
-    """What stands or falls together has one number."""
-    first: dict[int, int] = {}
-    return [i if c.batch is None else first.setdefault(c.batch, i) for i, c in enumerate(chosen)]
-
-
-def _placed(chosen: Sequence[Chosen]) -> list[Placed]:
-    return [
-        Placed(v, c.candidate.destination, unit)
-        for unit, c in zip(_batches(chosen), chosen, strict=True)
-        for v in c.candidate.unit.vms
-    ]
 
 
 def _payback(state: PlacementState, steps: Sequence[Step], benefit: float, cost: float) -> float | None:
@@ -133,26 +125,28 @@ def _hot_in(state: PlacementState, host: str) -> float | None:
     return min((lead for lead in found if lead is not None), default=None)
 
 
-def _total_cost(state: PlacementState, moves: Sequence[Placed]) -> float:
-    return sum(
-        cost_core_seconds(state.costs.cost(m.vm, m.destination), float(state.demand.mean_cores[m.vm])) for m in moves
-    )
+def _cost(state: PlacementState, vm: int, chosen: Chosen) -> float:
+    """Core-seconds that the move of one VM of a choice costs."""
+    cost = state.costs.priced(vm, chosen.candidate.destination).cost
+    return cost_core_seconds(cost, float(state.demand.mean_cores[vm]))
 
 
-def _worths(search: Search, chosen: Sequence[Chosen]) -> dict[int, Worth]:
-    """Apply the kept units in the sequence they were found; the gains of all moves add up to the plan's."""
+def _worths(search: Search, kept: Mapping[int, Chosen]) -> dict[tuple[int, int], Worth]:
+    """Apply the kept units in the sequence they were found; the gains of all moves add up to the plan's.
+
+    By (unit, VM).
+    """
     state, weight = search.state, search.state.settings.weight_cost
-    found: dict[int, Worth] = {}
-    for item in chosen:
+    found: dict[tuple[int, int], Worth] = {}
+    for unit, item in sorted(kept.items()):
         candidate = item.candidate
         for v in candidate.unit.vms:
             was: Score = search.objective.score()
             source = int(state.place[v])
             state.apply(v, candidate.destination)
             search.objective.touch((source, candidate.destination))
-            cost = _total_cost(state, [Placed(v, candidate.destination, 0)])
-            gain = was.total - search.objective.score().total - weight * cost
-            found[v] = Worth(gain, candidate.payback_seconds)
+            gain = was.total - search.objective.score().total - weight * _cost(state, v, item)
+            found[unit, v] = Worth(gain, candidate.payback_seconds)
     return found
 
 
