@@ -7,6 +7,7 @@ from pathlib import Path
 from rebalancerd.cli.output import say, show, table
 from rebalancerd.cluster.plan import Move, Plan, Step
 from rebalancerd.cluster.refusal import Refusal
+from rebalancerd.record.explain_text import worth
 from rebalancerd.serve.wording import share, size, span
 
 SHOWN_REFUSALS = 8
@@ -54,16 +55,6 @@ def when_hot(move: Move) -> str:
         return ""
     when = "is hot now" if move.hot_in_seconds <= 0 else f"is hot in {span(move.hot_in_seconds)}"
     return f"{move.source} {when}; "
-
-
-def worth(plan: Plan) -> str:
-    """What a plan brings and costs, when it has paid back, and by which level of aggressiveness it was made."""
-    level = f"; aggressiveness {plan.level}" if plan.level else ""
-    hosts = f"hosts with VMs {plan.before.hosts} → {plan.after.hosts}; " if plan.after.hosts is not None else ""
-    if plan.benefit is None:
-        return f"{hosts}costs {plan.after.cost:.0f} core-seconds{level}"
-    when = "never" if plan.payback_seconds is None else f"within {span(plan.payback_seconds)}"
-    return f"{hosts}brings {plan.benefit:.0f} core-seconds, costs {plan.after.cost:.0f}, pays back {when}{level}"
 
 
 def _row(step: Step) -> tuple[object, ...]:

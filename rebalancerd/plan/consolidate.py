@@ -143,7 +143,10 @@ def _chosen(fold: Fold, emptied: Emptied) -> list[Chosen]:
     why = _why_emptied(fold.state, emptied)
     return [
         Chosen(
-            _candidate(fold, p, emptied), _why_move(fold.state, p, emptied, why), _others(fold, p), bundle=emptied.host
+            _candidate(fold, p, emptied),
+            _why_move(fold.state, p, emptied, why),
+            _others(fold, p),
+            bundle=-1 - emptied.host,
         )
         for p in emptied.placements
     ]

@@ -21,6 +21,7 @@ from rebalancerd.plan.relief import unready
 from rebalancerd.plan.search import Search, Unit
 from rebalancerd.plan.standing import core_seconds, idle_watts, occupied, saving_seconds, watts_per_capacity
 from rebalancerd.plan.state import PlacementState, Undo
+from rebalancerd.plan.what_if import moved
 from rebalancerd.plan.wording import cores, shown, size, span
 
 ROOMS = 32  # units of one plan for which room is sought: it seldom helps and costs more than all the rest
@@ -90,6 +91,17 @@ class Fold:
                 self._prefer([host])
             else:
                 self._take(found)
+
+    def first_host(self) -> int | None:
+        """The host that would be emptied first, None if none can be. The state is not fit for anything else afterwards."""
+        self.room = len(self.state.vms)
+        for host in self._in_turn():
+            if self._ended(host) is not None:
+                return None
+            if isinstance(self._try(host), Emptied):
+                return host
+            self._prefer([host])
+        return None
 
     @property
     def on(self) -> int:
@@ -301,13 +313,23 @@ class Fold:
         if counts[-1] <= room:
             return found
         begun = int(np.searchsorted(counts, room, side="right"))
-        if self.moves == 0 and begun > 0:
+        while begun and found.host not in found.placements[begun - 1].unit.sources:
+            begun -= 1  # room made on a receiver, for what is not to move yet
+        if self.moves == 0 and begun > 0 and self._goes_on(host, found.placements[:begun]):
             later = int(counts[-1] - counts[begun - 1])
             return replace(found, placements=found.placements[:begun], later=later)
         detail = (
             f"{shown(self._name(host))} is left to the next plan: it takes {counts[-1]} moves, {room} are left of this"
         )
         return about_host(Code.CLUSTER_CAP, self._name(host), detail)
+
+    def _goes_on(self, host: int, placements: Sequence[Placement]) -> bool:
+        """Whether planning anew after those moves would go on with that host: else plans could undo each other."""
+        state, inputs = self.state, self.state.inputs
+        to = {v: int(state.place[v]) for v in self.fixed} | {v: p.destination for p in placements for v in p.unit.vms}
+        after = moved(inputs, {state.vms[v].uuid: self._name(h) for v, h in to.items()})
+        again = Fold(Search(PlacementState(after)), frozenset(), 0, self.reserves)
+        return again.first_host() == host
 
     def _take(self, found: Emptied) -> None:
         """Keep what was done. A host that is only begun leaves the rest of the plan as it would be when it is empty."""

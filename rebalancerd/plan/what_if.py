@@ -4,6 +4,7 @@ A change is what the inputs would show had it happened already: the moved VM's l
 it is on then, and figures that nobody can tell beforehand (what tasks wait) become unknown. Demand stays as forecast.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from rebalancerd.cluster.demand import sane
@@ -73,6 +74,17 @@ def _moved(inputs: PlanInputs, vm: Vm, host: Host) -> PlanInputs:
             vms=(*without.vms, placed),
         ),
     )
+
+
+def moved(inputs: PlanInputs, to: Mapping[str, str]) -> PlanInputs:
+    """The inputs after those VMs (by UUID) have gone to those hosts, VMs in their order; what they left is not hot."""
+    order = {vm.uuid: i for i, vm in enumerate(inputs.snapshot.vms)}
+    left = {inputs.snapshot.vm(uuid).host for uuid in to}
+    for uuid, host in to.items():
+        inputs = _moved(inputs, inputs.snapshot.vm(uuid), inputs.snapshot.host(host))
+    vms = tuple(sorted(inputs.snapshot.vms, key=lambda vm: order[vm.uuid]))
+    spots = tuple(spot for spot in inputs.hotspots if spot.host not in left)
+    return replace(inputs, snapshot=replace(inputs.snapshot, vms=vms), hotspots=spots)
 
 
 def _removed(snapshot: Snapshot, vm: Vm) -> Snapshot:

@@ -8,7 +8,7 @@ from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
 from rebalancerd.cluster.decision import CycleRecord, Decision, HostPressure
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.names import printable
-from rebalancerd.cluster.plan import Move
+from rebalancerd.cluster.plan import Move, Plan
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 from rebalancerd.record.explain import (
     Answer,
@@ -153,6 +153,8 @@ def _cycle(answer: CycleAnswer) -> Iterator[str]:
     if plan is not None:
         why = "" if plan.why in record.reason else f": {printable(plan.why)}"
         yield f"Plan {printable(plan.id)} (digest {plan.digest}){why}"
+        if plan.benefit is not None:
+            yield f"  It {worth(plan)}."
     for decision in record.decisions:
         yield f"Step {decision.step}: {_decision(decision)}"
         move = next((s.move for s in plan.steps if s.number == decision.step), None) if plan is not None else None
@@ -216,6 +218,16 @@ def _when_hot(move: Move) -> str:
         return ""
     when = "was hot" if move.hot_in_seconds <= 0 else f"was to be hot in {span(move.hot_in_seconds)}"
     return f" {printable(move.source)} {when}."
+
+
+def worth(plan: Plan) -> str:
+    """What a plan brings and costs, when it has paid back, and by which level of aggressiveness it was made."""
+    level = f"; aggressiveness {printable(plan.level)}" if plan.level else ""
+    hosts = f"; hosts with VMs {plan.before.hosts} → {plan.after.hosts}" if plan.after.hosts is not None else ""
+    if plan.benefit is None:
+        return f"costs {plan.after.cost:.0f} core-seconds{hosts}{level}"
+    when = "never" if plan.payback_seconds is None else f"within {span(plan.payback_seconds)}"
+    return f"brings {plan.benefit:.0f} core-seconds, costs {plan.after.cost:.0f}, pays back {when}{hosts}{level}"
 
 
 def _options(options: MigrationOptions) -> str:

@@ -143,6 +143,10 @@ def plan_brief(plan: Plan, *, awaits_approval: bool) -> PlanBrief:
         created_at=plan.created_at,
         expires_at=plan.expires_at,
         awaits_approval=awaits_approval and not plan.is_empty,
+        benefit=finite(plan.benefit),
+        cost=finite(plan.after.cost),
+        payback_seconds=finite(plan.payback_seconds),
+        level=plan.level,
     )
 
 

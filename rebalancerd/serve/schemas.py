@@ -116,7 +116,7 @@ class MigrationRow(Part):
 
 
 class PlanBrief(Part):
-    """The plan under way, in a line."""
+    """The plan under way, in a line. ``benefit``, ``cost``: core-seconds; ``level``: its aggressiveness."""
 
     id: str
     digest: str
@@ -126,6 +126,10 @@ class PlanBrief(Part):
     created_at: float
     expires_at: float
     awaits_approval: bool = False
+    benefit: float | None = None
+    cost: float | None = None
+    payback_seconds: float | None = None
+    level: str | None = None
 
 
 class SkillRow(Part):

@@ -13,7 +13,9 @@ from rebalancerd.cluster.vm import DomainState
 from rebalancerd.plan.consolidate import consolidate
 from rebalancerd.plan.decide import decide
 from rebalancerd.plan.inputs import PlanInputs
+from rebalancerd.plan.order import Placed, order
 from rebalancerd.plan.settings import PlanSettings
+from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.why_not import why_not, why_not_host
 from tests.bench.planner_checker_plan import violations
 from tests.unit.plan.plan_cluster import FixedCosts, carried_out, cost_of, host, inputs_of, vm
@@ -324,3 +326,31 @@ def test_a_host_that_came_back_is_filled_at_once_while_consolidating():
 
     assert {destination for _, _, destination in moves(plan)} == {"h2"}
     assert len(plan.steps) > 1
+
+
+def test_small_plans_never_undo_each_other():
+    """One move a plan: what is begun is gone on with, or not begun."""
+    guests = [vm("x", "h1", 5, 2), vm("s", "h2", 3, 20), vm("t", "h2", 5, 20), vm("u", "h3", 8, 30)]
+    now = night([host("h1"), host("h2"), host("h3")], guests, settings=PlanSettings(max_moves=1))
+    made = []
+    for _ in range(6):
+        plan = consolidate(now)
+        made += moves(plan)
+        assert violations(now, plan) == []
+        now = carried_out(now, plan)
+
+    assert consolidate(now).steps == ()
+    assert len({name for name, _, _ in made}) == len(made)
+
+
+def test_moves_in_sequence_wait_for_those_before_them_and_bundles_stay_whole():
+    guests = [vm("a", "h1", 1), vm("b", "h1", 1), vm("c", "h2", 1), vm("huge", "h2", 2, 63)]
+    state = PlacementState(inputs_of([host("h1"), host("h2", memory_gib=80), host("h3"), host("h4")], guests))
+    moves_ = [Placed(0, 2, 0), Placed(1, 2, 1), Placed(2, 3, 2)]
+    free, kept = order(state, moves_), order(state, moves_, in_sequence=True)
+
+    assert free.waves == ((0, 2), (1,))
+    assert kept.waves == ((0,), (1, 2))
+    stuck = order(state, [Placed(2, 3, 0, -2), Placed(3, 0, 1, -2), Placed(0, 3, 2)], in_sequence=True)
+    assert sorted(stuck.dropped) == [0, 1]
+    assert stuck.waves == ((2,),)

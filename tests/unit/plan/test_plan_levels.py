@@ -1,5 +1,6 @@
 """Levels of aggressiveness: what they give, that they are ordered, and that what is set singly wins."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from rebalancerd.config_units import parsed
 from rebalancerd.plan.aggressiveness import COLUMNS, DEFAULT, MEANINGS, NAMES, at_level, overrides, told, values
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.settings import PlanSettings
+from rebalancerd.record.explain_text import worth
+from rebalancerd.serve.rows import plan_brief
 from tests.unit.plan.plan_cluster import host, inputs_of, vm
 
 HOST = '[[hosts]]\nname = "h1"\nuri = "qemu:///system"\n'
@@ -101,3 +104,14 @@ def test_the_guide_holds_the_table_as_it_is():
 
         assert [parsed("duration", c) if c[-1].isalpha() else float(c) for c in told] == list(values(name).values())
         assert f"* `{name}`: {MEANINGS[name]}." in guide
+
+
+def test_what_a_plan_is_worth_in_words_and_in_the_api():
+    guests = [vm(f"v{i}", "h1", 2.0) for i in range(4)]
+    plan = balance(inputs_of([host("h1", 8), host("h2", 8)], guests))
+    brief = plan_brief(plan, awaits_approval=True)
+
+    assert f"brings {plan.benefit:.0f} core-seconds, costs {plan.after.cost:.0f}, pays back within" in worth(plan)
+    assert worth(plan).endswith("aggressiveness moderate")
+    assert (brief.benefit, brief.payback_seconds, brief.level) == (plan.benefit, plan.payback_seconds, "moderate")
+    assert worth(replace(plan, payback_seconds=None, level=None)).endswith("pays back never")
