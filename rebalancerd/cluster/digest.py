@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
-from functools import cache
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
+
+Writer = Callable[[Any], str]
 
 # Metadata of a field that earlier versions did not have: it is left out while it has its default, so that digests that were
 # written down before (plan files, plans on record, approvals) still hold.
@@ -20,24 +22,69 @@ def canonical(value: object) -> str:
     Sets and mappings are ordered by the text of their keys; strings are quoted, so that no hostile name can imitate
     the text of another value. Raises TypeError for any other type.
     """
-    known = _PLAIN.get(type(value))
-    return _other(value) if known is None else known(value)
+    return (_WRITERS.get(type(value)) or _writer(type(value)))(value)
 
 
-def _other(value: object) -> str:
-    """Whatever is not of exactly one of the plain types: enums, dataclasses, mappings, and subclasses of plain types."""
-    if isinstance(value, Enum):
-        return canonical(value.value)
-    if is_dataclass(value) and not isinstance(value, type):
-        told = ((name, default, getattr(value, name)) for name, default in _compared(type(value)))
-        inner = ",".join([f"{name}={canonical(v)}" for name, default, v in told if default is MISSING or v != default])
-        return f"{type(value).__name__}({inner})"
-    if isinstance(value, Mapping):
-        return "map{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
-    for kind, text in _PLAIN.items():
-        if isinstance(value, kind):
-            return text(value)
-    raise TypeError(f"cannot digest a value of type {type(value).__name__}")
+def _writer(kind: type[Any]) -> Writer:
+    """What writes values of a type that was not met before: enums, dataclasses, mappings, subclasses of plain types."""
+    found: Writer
+    if issubclass(kind, Enum):
+        found = _enum_writer(kind)
+    elif is_dataclass(kind):
+        found = _dataclass_writer(kind)
+    elif issubclass(kind, Mapping):
+        found = _mapping
+    else:
+        plain = next((text for base, text in _PLAIN.items() if issubclass(kind, base)), None)
+        if plain is None:
+            raise TypeError(f"cannot digest a value of type {kind.__name__}")
+        found = plain
+    _WRITERS[kind] = found
+    return found
+
+
+def _enum_writer(kind: type[Enum]) -> Writer:
+    texts = {member: canonical(member.value) for member in kind}
+    return lambda value: texts[value] if value in texts else canonical(value.value)
+
+
+def _dataclass_writer(kind: type[Any]) -> Writer:
+    """Fields that take part in comparison, in their order; one that was added later is left out while it has its default."""
+    compared = [f for f in fields(kind) if f.compare]
+    if not compared:
+        return lambda _: f"{kind.__name__}()"
+    names = [f.name for f in compared]
+    # most fields of most values are None: their text is made beforehand, "" where it is left out
+    told = [(f"{f.name}=", "" if "added later" in f.metadata else f"{f.name}=None") for f in compared]
+    read = attrgetter(*names) if len(names) > 1 else (lambda value: (getattr(value, names[0]),))
+    known, new, opening = _WRITERS.get, _writer, f"{kind.__name__}("
+    later = [
+        (i, default)
+        for i, f in enumerate(compared)
+        if "added later" in f.metadata and (default := _default(f)) is not None
+    ]
+    droppable = bool(later) or not all(none for _, none in told)
+
+    def write(value: object) -> str:
+        values = read(value)
+        inner = [
+            none if v is None else label + (known(type(v)) or new(type(v)))(v)
+            for (label, none), v in zip(told, values, strict=True)
+        ]
+        for i, default in later:
+            if values[i] == default:
+                inner[i] = ""
+        return opening + ",".join(filter(None, inner) if droppable else inner) + ")"
+
+    return write
+
+
+def _default(later: Field[Any]) -> Any:
+    return later.default if later.default_factory is MISSING else later.default_factory()
+
+
+def _mapping(value: Mapping[object, object]) -> str:
+    return "map{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
 
 
 def _number(value: float) -> str:
@@ -46,15 +93,16 @@ def _number(value: float) -> str:
 
 
 def _listed(values: Sequence[object]) -> str:
-    return "[" + ",".join([canonical(item) for item in values]) + "]"
+    known, new = _WRITERS.get, _writer
+    return "[" + ",".join([(known(type(item)) or new(type(item)))(item) for item in values]) + "]" if values else "[]"
 
 
 def _unordered(values: AbstractSet[object]) -> str:
-    return "{" + ",".join(sorted([canonical(item) for item in values])) + "}"
+    return "{" + ",".join(sorted([canonical(item) for item in values])) + "}" if values else "{}"
 
 
 # bool before int, of which it is a subclass
-_PLAIN: dict[type[Any], Callable[[Any], str]] = {
+_PLAIN: dict[type[Any], Writer] = {
     type(None): repr,
     bool: repr,
     float: _number,
@@ -65,16 +113,8 @@ _PLAIN: dict[type[Any], Callable[[Any], str]] = {
     frozenset: _unordered,
     set: _unordered,
 }
-
-
-@cache
-def _compared(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
-    """Fields of a dataclass that take part in comparison, and the default of each that was added later, else MISSING."""
-    return tuple((f.name, _default(f) if "added later" in f.metadata else MISSING) for f in fields(kind) if f.compare)
-
-
-def _default(later: Field[Any]) -> Any:
-    return later.default if later.default_factory is MISSING else later.default_factory()
+# by exact type; what was met once is found at once
+_WRITERS: dict[type[Any], Writer] = dict(_PLAIN)
 
 
 def digest(value: object) -> str:
