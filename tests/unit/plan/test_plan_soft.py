@@ -4,6 +4,7 @@ import numpy as np
 
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import VmPolicy
+from rebalancerd.cluster.units import GIB
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.drain import drain
 from rebalancerd.plan.settings import PlanSettings
@@ -85,3 +86,10 @@ def test_the_penalty_counts_every_broken_wish_of_a_unit() -> None:
 
     assert penalty(state, (0,), np.arange(4)).tolist() == [4.0, 4.0, 2.0, 4.0]
     assert penalty(state, (0, 2), np.array([1])).tolist() == [2.0]
+
+
+def test_what_a_wish_chooses_is_judged_itself() -> None:
+    """The preferred host has the cores but has granted its memory; the next one is asked anew and taken."""
+    full = vm("b", "h4", 0.01, 1.0, facts={"memory_bytes": 63 * GIB})
+
+    assert to(planned(wish(prefer={"h4"}), full, weight_soft=1e9)) == [("a", "h2")]
