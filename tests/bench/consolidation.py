@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebalancerd.observe.traces.reader import read_traces
-from tests.bench.consolidation_bound import bound_kwh
+from tests.bench.consolidation_bound import bound_kwh, fold_moves
 from tests.bench.consolidation_day import OURS, Day, run_day
 from tests.bench.consolidation_ours import CONFIGURATION
 from tests.bench.consolidation_picture import LEVELS, Point, frontier
@@ -105,6 +105,10 @@ def _one(
     runs: dict[str, Day] = {}
     bound = bound_kwh(percent, variant, HOSTS)
     report.figure(f"{day}.{variant.name}.bound_kwh", bound)
+    if variant.ram_always:
+        moves = fold_moves(percent, variant, HOSTS)
+        report.figure(f"{day}.{variant.name}.fold_moves", moves)
+        print(f"{day} {variant.name}: onto as few hosts as memory allows it takes at least {moves} moves", flush=True)
     for policy in policies:
         found = runs[policy] = kept.run(f"{day}.{variant.name}.{policy}", percent, variant, policy)
         for figure in FIGURES:

@@ -8,6 +8,7 @@ are interpolated between decisions as the world does. VMs that the world kills a
 import numpy as np
 from scipy.optimize import linprog
 
+from tests.bench.consolidation_policies import first_placement
 from tests.bench.consolidation_world import (
     FIRST_STEP,
     HOST_PE_MIPS,
@@ -16,6 +17,7 @@ from tests.bench.consolidation_world import (
     PES,
     STEP_SECONDS,
     Floats,
+    Ints,
     Variant,
     World,
 )
@@ -64,7 +66,7 @@ class FluidHosts:
         return float(found.fun)
 
 
-def bound_kwh(percent: np.ndarray, variant: Variant, hosts: int) -> float:
+def bound_kwh(percent: Ints, variant: Variant, hosts: int) -> float:
     """The bound of one day."""
     world = World(percent, variant, hosts)
     alive = np.ones(len(percent), dtype=bool)
@@ -76,3 +78,15 @@ def bound_kwh(percent: np.ndarray, variant: Variant, hosts: int) -> float:
             alive &= demand > 0
         powers.append(fluid.watts(float(demand[alive].sum()), float(world.ram[alive].sum())))
     return float(np.sum(powers[:-1] + np.diff(powers) / 2) * STEP_SECONDS / KWH)
+
+
+def fold_moves(percent: Ints, variant: Variant, hosts: int) -> int:
+    """Moves without which the first placement cannot come onto as few hosts as memory alone allows.
+
+    On k hosts no more VMs can have stayed than the k fullest had at first.
+    """
+    world = World(percent, variant, hosts)
+    first_placement(world, first_fit=False)
+    fewest = int(np.ceil(world.ram.sum() / variant.host_ram))
+    counts = np.sort(np.bincount(world.home, minlength=hosts))[::-1]
+    return int(len(percent) - counts[:fewest].sum())

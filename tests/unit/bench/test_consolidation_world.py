@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.bench.consolidation_bound import FluidHosts, bound_kwh, lower_hull
+from tests.bench.consolidation_bound import FluidHosts, bound_kwh, fold_moves, lower_hull
 from tests.bench.consolidation_day import drive, run_day
 from tests.bench.consolidation_policies import POLICIES, first_placement, iqr, mad, optimise
 from tests.bench.consolidation_world import COMPAT, CORRECTED, FIRST_STEP, HOST_WATTS, KWH, World, watts
@@ -178,6 +178,15 @@ def test_hull_and_bound_of_a_cluster_that_fits_on_one_host():
         FluidHosts(2, None).watts(1e6, 0.0)
     steady = np.full((1, 4), 50)
     assert bound_kwh(steady, COMPAT, 2) == pytest.approx(1250 / 5320 * 135 * 600 / KWH)
+
+
+def test_moves_that_folding_takes():
+    # 870 + 2 · 1740 + 613 MB fit on one host of 16 GiB: all but those that start on the fullest host must move
+    percent = np.full((4, 3), 10)
+    world = _world(percent.tolist(), CORRECTED, hosts=8)
+    first_placement(world, first_fit=False)
+    most = int(np.bincount(world.home).max())
+    assert fold_moves(percent, CORRECTED, 8) == 4 - most
 
 
 @pytest.mark.parametrize("policy", list(POLICIES))
