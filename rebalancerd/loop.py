@@ -240,7 +240,15 @@ class Loop:
             blocked_pairs={**seen.memory.tabu_pairs, **seen.memory.blocked_pairs},
             resting_vms=seen.memory.resting,
             quiet=QuietOutlooks(snapshot, self._observer.series, self._demand.forecaster),
+            underway=self._underway(seen),
         )
+
+    def _underway(self, seen: _Seen) -> tuple[tuple[str, str], ...]:
+        """The moves of the plan under way that were never started, while it has not expired."""
+        plan, used = self._open_plan, seen.context.used_steps
+        if plan is None or plan.policy == DRAIN or plan.expires_at <= self._clock.wall():
+            return ()
+        return tuple((s.move.vm_uuid, s.move.destination) for s in plan.steps if (plan.id, s.number) not in used)
 
     def _choose_plan(self, seen: _Seen, inputs: PlanInputs) -> Plan:
         """The approved or applied plan that is under way, else a new one; a new one with the same moves is the old one.
