@@ -261,6 +261,7 @@ class Loop:
             quiet=QuietOutlooks(snapshot, self._observer.series, self._demand.forecaster),
             policy=holds.policy,
             window_seconds=ahead if folding else None,
+            underway=self._underway(seen),
         )
 
     def policy_at(self, instant: float) -> InForce:
@@ -287,6 +288,13 @@ class Loop:
         except Exception as error:
             log.exception("window_forecast_failed", bug=True, reason=str(error), instead=near.basis)
             return near
+
+    def _underway(self, seen: _Seen) -> tuple[tuple[str, str], ...]:
+        """The moves of the plan under way that were never started, while it has not expired."""
+        plan, used = self._open_plan, seen.context.used_steps
+        if plan is None or plan.policy == DRAIN or plan.expires_at <= self._clock.wall():
+            return ()
+        return tuple((s.move.vm_uuid, s.move.destination) for s in plan.steps if (plan.id, s.number) not in used)
 
     def _choose_plan(self, seen: _Seen, inputs: PlanInputs) -> Plan:
         """The approved or applied plan that is under way, else a new one; a new one with the same moves is the old one.

@@ -15,6 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from rebalancerd.plan.demand import Floats
+from rebalancerd.plan.parking import Leg
 from rebalancerd.plan.search import Search, Unit
 
 GROUPS = 5  # of columns, in which the hot host's unmet demand is summed
@@ -25,13 +26,13 @@ PICKED = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A unit, one host it may go to, what that costs (core-seconds) and how many moves it adds to the plan."""
+    """A unit, one host it may go to, and what that costs (core-seconds). ``leg``: it comes from a parking host."""
 
     unit: Unit
     source: int
     host: int
     cost: float
-    moves: int
+    leg: Leg | None = None
 
 
 @dataclass(slots=True)
@@ -41,7 +42,6 @@ class Part:
     search: Search
     hot: int
     choices: list[Choice]
-    room: int
     columns: dict[int, set[int]] = field(default_factory=dict)
 
     @property
@@ -140,7 +140,9 @@ class _Model:
         choices = self.part.choices
         for vms in sorted({c.unit.vms for c in choices}):
             self._row({i: 1.0 for i, c in enumerate(choices) if c.unit.vms == vms}, 1.0)
-        self._row({i: float(c.moves) for i, c in enumerate(choices)}, float(self.part.room))
+        self._row(
+            {i: float(len(c.unit.vms)) for i, c in enumerate(choices)}, float(self.search.state.settings.max_moves)
+        )
         self._unmet()
         for host in self.part.hosts:
             self._below_headroom(host)

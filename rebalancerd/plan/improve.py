@@ -141,7 +141,7 @@ def _best_part(work: Improvement, host: int) -> Bundle | None:
     units = [unit for unit, _ in _units(work, host)]
     if not units:
         return None
-    bundle = exact_bundle(work.standing, host, units, work.room, work.search.state.settings.solver_nodes)
+    bundle = exact_bundle(work.standing, host, units, work.search.state.settings.solver_nodes)
     if bundle is None or not worthwhile(work.search, bundle):
         return None
     for way in (bundle, *_detours(work, bundle)):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rebalancerd.plan.bundle import Bundle, Shift, tried
 from rebalancerd.plan.exact_part import Choice, Part
 from rebalancerd.plan.exchange import Standing, lacking, receivers
+from rebalancerd.plan.parking import second_leg
 from rebalancerd.plan.relief import NOTHING
 from rebalancerd.plan.search import Unit
 
@@ -21,19 +22,19 @@ EACH = 2  # VMs of each of those
 SOLVED = 3  # times that one part is solved, tightened in between
 
 
-def exact_bundle(standing: Standing, hot: int, units: Sequence[Unit], room: int, nodes: int) -> Bundle | None:
+def exact_bundle(standing: Standing, hot: int, units: Sequence[Unit], nodes: int) -> Bundle | None:
     """The best that HiGHS finds for a hot host within that many nodes; None if nothing, or nothing that keeps the rules."""
     search = standing.search
     hosts = _hosts(standing, units)
     leaving = list(units[:LEAVING])
     evicted = [Unit.of(search.state, (v,)) for h in hosts for v in _evictable(standing, h)]
     choices = [c for unit in (*evicted, *leaving) for c in _choices(standing, unit, (hot, *hosts))]
-    part = Part(search, hot, choices, room)
+    part = Part(search, hot, choices)
     for _ in range(SOLVED):
         taken = part.solve(nodes)
         if not taken:
             return None
-        shifts = [Shift(c.unit.vms, c.host, instead_of=standing.moves.get(c.unit.vms[0])) for c in taken]
+        shifts = [Shift(c.unit.vms, c.host, c.leg) for c in taken]
         bundle = tried(search, shifts)
         if bundle is not None:
             return _pruned(standing, bundle)
@@ -73,27 +74,32 @@ def _evictable(standing: Standing, host: int) -> list[int]:
 
 
 def _choices(standing: Standing, unit: Unit, hosts: Sequence[int]) -> list[Choice]:
-    """Where a unit may go among those hosts, priced; a VM that the plan moves may stay where it was, too."""
+    """Where a unit may go among those hosts, priced; a VM that the plan moves goes on from where it was sent."""
     search, state = standing.search, standing.search.state
-    had = standing.moves.get(unit.vms[0])
     if len(unit.sources) > 1:
         return []
+    ((source, _),) = unit.sources.items()
+    if unit.vms[0] in standing.moves:
+        return _onward_choices(standing, unit, source, hosts)
     mask = search.admission.of_unit(unit.vms) & search.objective.counted
-    mask[[*unit.sources, *state.shunned]] = False
+    mask[[source, *state.shunned]] = False
     state.costs.fetch((v, h) for h in hosts if mask[h] for v in unit.vms)
-    (source,), found = unit.sources, []
+    cores = state.demand.mean_cores
+    return [
+        Choice(unit, source, h, sum(state.costs.quote(v, h).core_seconds(float(cores[v])) for v in unit.vms))
+        for h in hosts
+        if mask[h] and all(state.costs.admissible(v, h) for v in unit.vms)
+    ]
 
-    def price(host: int) -> float:
-        cores = state.demand.mean_cores
-        return sum(state.costs.quote(v, host).core_seconds(float(cores[v])) for v in unit.vms)
 
+def _onward_choices(standing: Standing, unit: Unit, source: int, hosts: Sequence[int]) -> list[Choice]:
+    search, state, (vm,) = standing.search, standing.search.state, unit.vms
+    found = []
     for host in hosts:
-        saved = 0.0 if had is None else price(had)
-        added = 0 if had is not None else len(unit.vms)
-        if had is not None and host == int(state.start.place[unit.vms[0]]) != source:
-            found.append(Choice(unit, source, host, -saved, added))
-        elif mask[host] and all(state.costs.admissible(v, host) for v in unit.vms):
-            found.append(Choice(unit, source, host, price(host) - saved, added))
+        if host in (source, int(state.start.place[vm])) or host in state.shunned or not search.objective.counted[host]:
+            continue
+        if (leg := second_leg(search, vm, source, host)) is not None:
+            found.append(Choice(unit, source, host, leg.core_seconds(float(state.demand.mean_cores[vm])), leg))
     return found
 
 

@@ -6,20 +6,23 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rebalancerd.cluster.cost import Candidate
-from rebalancerd.cluster.refusal import Code
+from rebalancerd.cluster.refusal import Code, about_vm
 from rebalancerd.plan.admission import Admission
 from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.balance import balance
 from rebalancerd.plan.consolidate import consolidate
 from rebalancerd.plan.constraints import first
+from rebalancerd.plan.decide import decide
 from rebalancerd.plan.drain import drain
 from rebalancerd.plan.options import options
+from rebalancerd.plan.price import cost_core_seconds
 from rebalancerd.plan.rules_fit import RULES as FIT_RULES
 from rebalancerd.plan.rules_host import RULES as HOST_RULES
 from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.vetoes import admissible
 from rebalancerd.plan.why_not import why_not
 from tests.bench.planner_checker_plan import violations
+from tests.bench.planner_random import Tally, random_cluster
 from tests.unit.plan.plan_cluster import carried_out, hotspots_of
 from tests.unit.plan.plan_random import random_inputs
 
@@ -81,6 +84,70 @@ def test_a_plan_applied_to_the_end_leaves_nothing_to_do(seed: int, odd: float) -
     again = balance(carried_out(inputs, plan))
 
     assert [(s.move.vm_name, s.move.source, s.move.destination) for s in again.steps] == []
+
+
+@given(st.integers(0, 2**32 - 1))
+@example(185)  # a VM that can reach a third host only from where the plan has sent it
+@example(1598)  # a single move that a bundle made possible
+@settings(max_examples=200, deadline=None)
+def test_plans_of_small_odd_clusters_break_no_rule_and_leave_nothing_to_do(seed: int) -> None:
+    """Swaps, chains, detours, drains and what follows on them, carried out to the end."""
+    tally = Tally()
+    tally.add(seed)
+
+    assert tally.broken == []
+    assert tally.unfinished == []
+
+
+@given(st.integers(0, 2**32 - 1))
+@example(56232)  # the host that is left above headroom is no longer likely to be hot
+@settings(max_examples=30, deadline=None)
+def test_from_the_middle_of_a_plan_the_next_one_goes_on_with_it(seed: int) -> None:
+    """After any wave: nothing that was done is undone, and what follows ends no worse than the rest of the plan would.
+
+    Unless nothing calls for relief any more: then the plan ends there.
+    """
+    inputs = random_cluster(seed)
+    plan = decide(inputs)
+    end = decide(carried_out(inputs, plan)).before.total
+    for wave in sorted({s.wave for s in plan.steps})[:-1]:
+        done = [s for s in plan.steps if s.wave <= wave]
+        rest = [s.move for s in plan.steps if s.wave > wave]
+        again = replace(
+            carried_out(inputs, replace(plan, steps=tuple(done))),
+            underway=tuple((m.vm_uuid, m.destination) for m in rest),
+        )
+        cores = PlacementState(again).demand.mean_cores
+        spent = sum(
+            cost_core_seconds(m.cost, float(cores[again.snapshot.vms.index(again.snapshot.vm(m.vm_uuid))]))
+            for m in rest
+        )
+        following = decide(again)
+        came_from = {s.move.vm_uuid: s.move.source for s in reversed(done)}
+
+        assert not [s for s in following.steps if came_from.get(s.move.vm_uuid) == s.move.destination]
+        assert violations(again, following) == []
+        if following.policy == plan.policy == "balance" and following.hot_hosts:
+            assert following.after.total <= end + spent + 1e-6 * max(1.0, end)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_failed_step_is_planned_around(seed: int) -> None:
+    """Its pair is blocked: the next plan keeps every rule, does without it, and still moves what it can."""
+    inputs = random_cluster(seed)
+    plan = decide(inputs)
+    if not plan.steps:
+        return
+    failed = plan.steps[0].move
+    refused = about_vm(Code.LIBVIRT_REFUSED, failed.vm_uuid, "refused")
+    blocked = {**inputs.blocked_pairs, (failed.vm_uuid, failed.destination): refused}
+    rest = tuple((s.move.vm_uuid, s.move.destination) for s in plan.steps)
+    again = replace(inputs, blocked_pairs=blocked, underway=rest)
+    following = decide(again)
+
+    assert violations(again, following) == []
+    assert (failed.vm_uuid, failed.destination) not in {(s.move.vm_uuid, s.move.destination) for s in following.steps}
 
 
 @given(seeds, shares)
