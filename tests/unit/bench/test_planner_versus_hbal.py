@@ -1,3 +1,4 @@
+import itertools
 import shutil
 
 import numpy as np
@@ -21,7 +22,7 @@ def test_our_moves_lower_the_formula_by_what_the_search_says_and_can_be_made_in_
     assert len(moves) == 12
     replayed(case, moves)
     scores = [hbal_score(case, placed(case, moves[:n])) for n in range(len(moves) + 1)]
-    assert all(later < sooner for sooner, later in zip(scores, scores[1:], strict=False))
+    assert all(later < sooner for sooner, later in itertools.pairwise(scores))
     assert field.score() == pytest.approx(scores[-1], abs=1e-10)
 
 
