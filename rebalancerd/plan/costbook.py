@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from rebalancerd.cluster.cost import Candidate, MigrationCost, MigrationOptions
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.options import options, others
-from rebalancerd.plan.price import Bounds, Quote, quotes
+from rebalancerd.plan.price import COPY_CORES, Bounds, Quote, quotes
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.plan.vetoes import admissible_each
 
@@ -44,6 +46,7 @@ class CostBook:
         self._share = link_share(inputs.settings)
         self._known: dict[Pair, Quote] = {}
         self._usual: dict[int, MigrationOptions] = {}
+        self._cheapest: dict[int, tuple[float, float]] = {}
 
     def fetch(self, pairs: Iterable[Pair]) -> None:
         """Ask the cost model for those pairs that are not known yet."""
@@ -52,10 +55,20 @@ class CostBook:
             return
         self._known.update(zip(missing, self._quoted(missing, [self._options(vm) for vm, _ in missing]), strict=True))
         self._try_others([pair for pair in missing if not self._known[pair].admissible])
+        for pair in missing:
+            quote = self._known[pair]
+            if quote.admissible:
+                least = self._cheapest.get(pair[0], (np.inf, np.inf))
+                self._cheapest[pair[0]] = min(least[0], quote.lost_seconds), min(least[1], quote.seconds)
 
     def covers(self, pairs: Sequence[Pair], share: float) -> bool:
         """Whether at least that share of the pairs is known."""
         return sum(pair in self._known for pair in pairs) >= share * len(pairs)
+
+    def least_core_seconds(self, vm: int, mean_cores: float) -> float:
+        """A cost below all that are known of a VM and may be paid, 0 if none is known."""
+        lost, seconds = self._cheapest.get(vm, (0.0, 0.0))
+        return lost * mean_cores + seconds * COPY_CORES
 
     def _try_others(self, pairs: Sequence[Pair]) -> None:
         """Give each pair the first of the other options that passes; what none helps keeps the usual ones."""

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
+
 EQUAL = 1e-6  # gains that differ by less are equal
 UNSEEN = -1
 C = TypeVar("C")
@@ -87,13 +89,16 @@ class Descent(Generic[C]):
         for source in sources:
             if source not in self.offers:
                 self.offers[source] = Offer(UNSEEN, self.field.bound(source))
+        gains = np.array([self.offers[h].gain for h in sources])
         while True:
-            source = max(sources, key=lambda h: (self.offers[h].gain, -h))
+            i = int(gains.argmax())  # the first of equal ones
+            source = sources[i]
             if self.offers[source].version == self.version:
                 return self.offers[source]
             if self.field.exhausted:
                 return None
             self._look([source])
+            gains[i] = self.offers[source].gain
 
     def _look(self, sources: Sequence[int]) -> None:
         self.offers.update(zip(sources, self.field.look(sources, self.version), strict=True))

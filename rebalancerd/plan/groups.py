@@ -54,8 +54,11 @@ class Groups:
 
     def unit(self, vm: int, leaving: Iterable[int]) -> tuple[int, ...]:
         """The VM and those bound to it that are among ``leaving``: what must move in one go."""
+        mates = self._bound.get(vm)
+        if mates is None:
+            return (vm,)
         pool = set(leaving)
-        return tuple(sorted({vm, *(v for v in self._bound.get(vm, ()) if v in pool)}))
+        return tuple(sorted({vm, *(v for v in mates if v in pool)}))
 
     def apart(self, vm: int) -> Iterable[tuple[str, tuple[int, ...]]]:
         """(group, other members) of each anti-affinity group it is in, by name."""

@@ -47,6 +47,14 @@ def worth_it(search: Search, candidate: Candidate) -> Refusal | None:
     return None
 
 
+def hopeless(search: Search, unit: Unit, relief: float, cost: float = 0.0) -> bool:
+    """Whether `worth_it` refuses a unit wherever it costs at least that: no destination relieves more than its leaving."""
+    settings = search.state.settings
+    trouble = settings.weight_unmet * sum(float(search.objective.unmet[h]) for h in unit.sources)
+    most = settings.weight_unmet * relief - settings.weight_cost * cost
+    return most < settings.min_gain * trouble * (1 - NOTHING)
+
+
 def useless(search: Search, unit: Unit, relief: float) -> Refusal | None:
     """A unit whose leaving relieves nothing."""
     if relief > NOTHING:

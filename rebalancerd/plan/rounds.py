@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from rebalancerd.plan.descent import Descent, Offer, Rank
-from rebalancerd.plan.relief import NOTHING, unready, worth_it
+from rebalancerd.plan.relief import NOTHING, hopeless, unready, worth_it
 from rebalancerd.plan.search import Candidate, Search, Unit
 
 LOOKED_AT_ANEW = 8  # hot hosts
 PRICED_OF_A_HOST = 4  # units whose costs are asked for in one call: a call costs more than the candidates in it
+PROBED_OF_A_HOST = 8  # units of which the search wants to know about what they cost before it looks
 NONE = float("-inf")
 
 
@@ -54,6 +55,8 @@ class HotHosts:
         self._moved: set[int] = set()
         self._tables: dict[int, Table] = {}
         self._bounds: dict[int, float] = {}
+        self._useful: dict[int, list[tuple[float, int, Unit]]] = {}
+        self._stays: dict[tuple[int, ...], bool] = {}
         self._hot = {h: self._is_hot(h) for h in sorted(search.state.hot)}
         self._sources = [h for h, hot in self._hot.items() if hot]
         self._begin()
@@ -83,6 +86,7 @@ class HotHosts:
         for host in changed:
             self._hot[host] = self._is_hot(host)
             self._tables.pop(host, None)
+            self._useful.pop(host, None)
         if changed:
             self._sources = [h for h, hot in self._hot.items() if hot]
 
@@ -98,20 +102,28 @@ class HotHosts:
         return hot and bool(search.objective.counted[host])
 
     def _units(self, host: int) -> list[tuple[float, int, Unit]]:
-        """(relief, priority, unit) of whatever may leave a host, most useful first."""
+        """(relief, priority, unit) of whatever may leave a host and whose leaving is worth a look, most useful first."""
+        room = self.room
+        if host not in self._useful:
+            self._useful[host] = self._found(host)
+        return [row for row in self._useful[host] if len(row[2].vms) <= room]
+
+    def _found(self, host: int) -> list[tuple[float, int, Unit]]:
         found: list[tuple[float, int, Unit]] = []
         search = self._search
-        state, room = search.state, self.room
+        state = search.state
         here = state.settled_on(host)
         alone = dict(zip(here, search.reliefs(host, here), strict=True))
         for vms in sorted({state.groups.unit(v, here) for v in here}):
-            if len(vms) > room or self._moved.intersection(vms) or (len(vms) == 1 and alone[vms[0]] <= NOTHING):
+            if self._moved.intersection(vms) or (len(vms) == 1 and alone[vms[0]] <= NOTHING):
                 continue
-            if unready(state, vms) is not None:
+            if vms not in self._stays:
+                self._stays[vms] = unready(state, vms) is not None
+            if self._stays[vms]:
                 continue
             unit = search.unit(vms)
             relief = float(alone[vms[0]]) if len(vms) == 1 else search.relief_at_source(unit)
-            if relief > NOTHING:
+            if relief > NOTHING and not hopeless(search, unit, relief):
                 found.append((relief, max(state.vms[v].policy.priority for v in vms), unit))
         return sorted(found, key=lambda row: (-row[0], row[1], row[2].vms))
 
@@ -139,9 +151,16 @@ class HotHosts:
             offer = self._from(table, version)
             if offer.best is not None or table.version == version or self.exhausted:
                 return offer
-        rows = [Row(relief, priority, unit, self._weight * relief) for relief, priority, unit in self._units(host)]
+        rows = [Row(relief, priority, unit, self._most(unit, relief)) for relief, priority, unit in self._units(host)]
         self._tables[host] = Table(version, rows)
         return self._from(self._tables[host], version)
+
+    def _most(self, unit: Unit, relief: float) -> float:
+        """What a unit brings at most besides balance, if no destination is cheaper than those whose costs are known."""
+        return self._weight * relief - self._search.state.settings.weight_cost * self._search.least_cost(unit)
+
+    def _hopeless(self, row: Row) -> bool:
+        return hopeless(self._search, row.unit, row.relief, self._search.least_cost(row.unit))
 
     def _from(self, table: Table, version: int) -> Offer[Candidate]:
         """The best of a host's units: evaluate what promises most until nothing left promises more than what was found."""
@@ -156,7 +175,11 @@ class HotHosts:
             row = table.rows[i]
             if best is not None and row.most + balance <= best.most:
                 break
-            row.found = search.evaluate(row.unit, partial(worth_it, search), row.relief)
+            if self._hopeless(row):
+                row.most = NONE
+                continue
+            give_up = partial(self._hopeless, row)
+            row.found = search.evaluate(row.unit, partial(worth_it, search), row.relief, give_up)
             row.most = row.found[0].gain if row.found else NONE
             fresh.add(i)
             if row.found and (best is None or row.most > best.most + NOTHING):
@@ -175,9 +198,17 @@ class HotHosts:
             single = float(search.reliefs(host, here).max(initial=0.0))
             grouped = any(state.groups.bound(v) for v in here)
             self._bounds[host] = float("inf") if grouped else self._weight * single
+        ranked = sorted(self._bounds, key=lambda h: (-self._bounds[h], h))[: self.anew + self.room]
         if len(self._sources) <= self.anew:
-            ranked = sorted(self._bounds, key=lambda h: (-self._bounds[h], h))
             search.prefetch([row[2] for h in ranked for row in self._units(h)[:PRICED_OF_A_HOST]])
+        else:
+            state.costs.fetch([pair for h in ranked for pair in self._probes(h)])
+
+    def _probes(self, host: int) -> list[tuple[int, int]]:
+        """The most useful units of a host, each with the likeliest destination: what a VM costs hardly depends on it."""
+        units = [row[2] for row in self._units(host)[:PROBED_OF_A_HOST]]
+        likely = self._search.with_room(units[0], 1)[0][:1].tolist() if units else []
+        return [(v, h) for unit in units for v in unit.vms for h in likely]
 
 
 class Rounds:

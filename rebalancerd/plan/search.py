@@ -16,7 +16,7 @@ from rebalancerd.plan.objective import Objective
 from rebalancerd.plan.state import PlacementState
 
 CHUNK = 16
-PRICED = 4 * CHUNK  # destinations of a unit whose costs are asked for at once
+PRICED = 2 * CHUNK  # destinations of a unit that are gone through at once, and whose costs are asked for at once
 KEPT = 4  # candidates of a unit that are told of: the best and those that may be named as alternatives
 WIDE = 128  # hosts of a cluster that is small enough for all of them
 KNOWN_SHARE = 0.75  # of those: what is missing beyond is asked for when it is needed
@@ -88,12 +88,26 @@ class Search:
         self.objective = Objective(state)
         self.evaluated = 0
         self.explained = 0
-        self.admission = Admission(state)
-        self._peak_cpu = state.demand.peak(state.held_cpu, state.settings.quantile)
-        self._peak_memory = state.demand.peak(state.held_memory, state.settings.quantile)
         self._units: dict[tuple[int, ...], Unit] = {}
         self._receivers = self.objective.counted.copy()
         self._receivers[list(state.shunned)] = False
+        slack = 1 + TOLERANCE
+        self._most_memory = state.capacity_memory * slack
+        self._limits = self.objective.limit_cpu * slack, self.objective.limit_memory * slack
+
+    @cached_property
+    def admission(self) -> Admission:
+        """Masks of what no placement changes."""
+        return Admission(self.state)
+
+    @cached_property
+    def _peaks(self) -> tuple[Floats, Floats]:
+        """Peak quantiles of the held CPU and memory of every host, kept up by ``apply``."""
+        state = self.state
+        loads = state.held_cpu, state.held_memory
+        return state.demand.peak(loads[0], state.settings.quantile), state.demand.peak(
+            loads[1], state.settings.quantile
+        )
 
     @property
     def exhausted(self) -> bool:
@@ -106,6 +120,11 @@ class Search:
         if known is None or any(int(self.state.place[v]) not in known.sources for v in vms):
             known = self._units[vms] = Unit.of(self.state, vms)
         return known
+
+    def least_cost(self, unit: Unit) -> float:
+        """Core-seconds that moving a unit costs at least, of the destinations whose costs are known; 0 if none is."""
+        state = self.state
+        return sum(state.costs.least_core_seconds(v, float(state.demand.mean_cores[v])) for v in unit.vms)
 
     def relief_at_source(self, unit: Unit) -> float:
         """Core-seconds of unmet demand that vanish where the unit leaves: no destination can give more."""
@@ -137,10 +156,9 @@ class Search:
         open_to = self.admission.of_unit(unit.vms) & self._receivers
         open_to[list(unit.sources)] = False
         self.close_groups(unit, open_to)
-        slack = 1 + TOLERANCE
-        open_to &= state.hard_memory + unit.hard_memory <= state.capacity_memory * slack
-        open_to &= self._peak_cpu + unit.least_cpu <= objective.limit_cpu * slack
-        open_to &= self._peak_memory + unit.least_memory <= objective.limit_memory * slack
+        open_to &= state.hard_memory + unit.hard_memory <= self._most_memory
+        open_to &= self._peaks[0] + unit.least_cpu <= self._limits[0]
+        open_to &= self._peaks[1] + unit.least_memory <= self._limits[1]
         hosts = np.flatnonzero(open_to)
         hosts = hosts[state.figures.fits(unit.vms, hosts)]
         gains = objective.imbalance_gain(unit.sources, hosts)
@@ -181,11 +199,13 @@ class Search:
         most = WIDE if len(self.state.hosts) <= WIDE else PRICED
         return [(v, int(h)) for h in hosts[:most] for v in unit.vms]
 
-    def evaluate(self, unit: Unit, accept: Accept, relief: float) -> list[Candidate]:
+    def evaluate(
+        self, unit: Unit, accept: Accept, relief: float, give_up: Callable[[], bool] | None = None
+    ) -> list[Candidate]:
         """The best ``KEPT`` admissible candidates of one unit, best first.
 
         Destinations are gone through in the order of the balance they leave, `PRICED` at a time; of those that have room
-        the first chunk that has any admissible candidate is the last.
+        the first chunk that has any admissible candidate is the last, or that after which ``give_up`` says so.
         """
         for hosts, gains in self._windows(unit):
             self.evaluated += len(hosts)
@@ -194,7 +214,7 @@ class Search:
                 chunk = fits[start : start + CHUNK]
                 self._ask(unit, hosts[chunk], hosts[fits[start:]])
                 found = self._accepted(unit, hosts[chunk], gains[chunk], accept, relief)
-                if found:
+                if found or (give_up is not None and give_up()):
                     return found
             if self.exhausted:
                 break
@@ -269,8 +289,9 @@ class Search:
         changed = {*candidate.unit.sources, candidate.destination}
         for vm in candidate.unit.vms:
             self.state.apply(vm, candidate.destination)
-        rows = np.array(sorted(changed), dtype=np.intp)
-        quantile = self.state.settings.quantile
-        self._peak_cpu[rows] = self.state.demand.peak(self.state.held_cpu[rows], quantile)
-        self._peak_memory[rows] = self.state.demand.peak(self.state.held_memory[rows], quantile)
+        if "_peaks" in self.__dict__:
+            rows = np.array(sorted(changed), dtype=np.intp)
+            quantile = self.state.settings.quantile
+            for peaks, load in zip(self._peaks, (self.state.held_cpu, self.state.held_memory), strict=True):
+                peaks[rows] = self.state.demand.peak(load[rows], quantile)
         self.objective.touch(changed)

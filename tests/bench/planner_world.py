@@ -9,8 +9,10 @@ from rebalancerd.cluster.cost import Candidate, Estimate, MigrationCost
 from rebalancerd.cluster.dirty import DirtyCurve, DirtyPoint
 from rebalancerd.cluster.host import Host, HostFacts, HostLoad
 from rebalancerd.cluster.plan import Plan
+from rebalancerd.cluster.policy import VmPolicy
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.trace import Trace
 from rebalancerd.cluster.units import MIB
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.plan.inputs import PlanInputs
@@ -19,6 +21,7 @@ from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.hotspot import hotspots
 from rebalancerd.predict.settings import PredictSettings
 from tests.bench.planner_cases import ArrayCase, array_case
+from tests.bench.planner_demand import noise, policies, recorded
 
 PATHS, STEPS, STEP_SECONDS = 64, 6, 300.0
 MOST_MOVES = 500
@@ -41,8 +44,8 @@ class NoCosts:
         return [CHEAP] * len(candidates)
 
 
-def snapshot_of(case: ArrayCase) -> Snapshot:
-    """The case as a snapshot: hosts ``h0000``…, VMs in the case's order."""
+def snapshot_of(case: ArrayCase, policies: Sequence[VmPolicy] = ()) -> Snapshot:
+    """The case as a snapshot: hosts ``h0000``…, VMs in the case's order, each with its policy if any are given."""
     cpu, memory = case.per_host(case.cpu), case.per_host(case.memory)
     hosts = tuple(
         Host(
@@ -72,6 +75,7 @@ def snapshot_of(case: ArrayCase) -> Snapshot:
             state=DomainState.RUNNING,
             load=VmLoad(cpu_cores=float(case.cpu[v]), steal_cores=0.0, memory_bytes=int(case.memory[v])),
             dirty=_curve(float(rates[v]), float(case.memory[v])),
+            policy=policies[v] if policies else VmPolicy(),
         )
         for v in range(case.vms)
     )
@@ -108,16 +112,14 @@ def exact_inputs(case: ArrayCase, moves: int) -> PlanInputs:
     return _inputs(snapshot, scenarios, settings, NoCosts())
 
 
-def speed_inputs(hosts: int, vms: int, seed: int) -> PlanInputs:
-    """Joint paths: a common factor of all VMs, one of each host's VMs, one of each VM; physical costs."""
+def speed_inputs(
+    hosts: int, vms: int, seed: int, *, traces: Sequence[Trace] = (), constrained: float = 0.0
+) -> PlanInputs:
+    """Joint paths, from traces if there are any; constraints on that share of the VMs; physical costs."""
     case = array_case(hosts, vms, seed)
-    random = np.random.default_rng(seed)
-    columns = PATHS * STEPS
-    common = random.normal(0.0, 0.03, (1, columns))
-    per_host = random.normal(0.0, 0.04, (hosts, columns)).astype(np.float32)
-    factors = np.exp(common + per_host[case.place] + random.normal(0.0, 0.15, (vms, columns)).astype(np.float32))
-    memory = np.repeat(case.memory[:, None].astype(np.float32), columns, axis=1)
-    snapshot = snapshot_of(case)
+    factors = recorded(case, PATHS, STEPS, seed, traces) if traces else noise(case, PATHS, STEPS, seed)
+    memory = np.repeat(case.memory[:, None].astype(np.float32), PATHS * STEPS, axis=1)
+    snapshot = snapshot_of(case, policies(case, constrained, seed))
     scenarios = _scenarios(snapshot, case.cpu[:, None] * factors, memory, paths=PATHS, steps=STEPS)
     settings = replace(PlanSettings(), max_moves=MOST_MOVES, per_cluster=64)
     return _inputs(snapshot, scenarios, settings, PhysicsCost(PredictSettings()))
