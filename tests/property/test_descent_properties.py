@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rebalancerd.plan.descent import Descent
 from rebalancerd.plan.deviations import Deviations, Term
-from rebalancerd.plan.exchange import descend
+from rebalancerd.plan.reconsider import descend
 from rebalancerd.plan.rounds import HotHosts
 from rebalancerd.plan.search import Search
 from rebalancerd.plan.spread import Spread
