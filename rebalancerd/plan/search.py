@@ -16,7 +16,7 @@ from rebalancerd.plan.objective import Objective
 from rebalancerd.plan.state import PlacementState
 
 CHUNK = 16
-PRICED = 2 * CHUNK  # destinations of a unit that are gone through at once, and whose costs are asked for at once
+RANKED = 2 * CHUNK  # destinations of a unit that are ranked, and tried for room, at once
 KEPT = 4  # candidates of a unit that are told of: the best and those that may be named as alternatives
 WIDE = 128  # hosts of a cluster that is small enough for all of them
 KNOWN_SHARE = 0.75  # of those: what is missing beyond is asked for when it is needed
@@ -196,7 +196,7 @@ class Search:
 
     def _pairs(self, unit: Unit, hosts: Indices) -> list[tuple[int, int]]:
         """What is asked for together: a call costs more than the candidates in it."""
-        most = WIDE if len(self.state.hosts) <= WIDE else PRICED
+        most = WIDE if len(self.state.hosts) <= WIDE else CHUNK
         return [(v, int(h)) for h in hosts[:most] for v in unit.vms]
 
     def evaluate(
@@ -204,7 +204,7 @@ class Search:
     ) -> list[Candidate]:
         """The best ``KEPT`` admissible candidates of one unit, best first.
 
-        Destinations are gone through in the order of the balance they leave, `PRICED` at a time; of those that have room
+        Destinations are gone through in the order of the balance they leave, `RANKED` at a time; of those that have room
         the first chunk that has any admissible candidate is the last, or that after which ``give_up`` says so.
         """
         for hosts, gains in self._windows(unit):
@@ -222,13 +222,13 @@ class Search:
 
     def _windows(self, unit: Unit) -> Iterator[tuple[Indices, Floats]]:
         """Destinations with room and their gains, best first, in parts; only what is gone through is ranked."""
-        hosts, gains = self.with_room(unit, PRICED)
-        whole = len(hosts) < PRICED
-        yield hosts[:PRICED], gains[:PRICED]
+        hosts, gains = self.with_room(unit, RANKED)
+        whole = len(hosts) < RANKED
+        yield hosts[:RANKED], gains[:RANKED]
         if not whole:
             hosts, gains = self.with_room(unit)
-            for start in range(PRICED, len(hosts), PRICED):
-                yield hosts[start : start + PRICED], gains[start : start + PRICED]
+            for start in range(RANKED, len(hosts), RANKED):
+                yield hosts[start : start + RANKED], gains[start : start + RANKED]
 
     def _ask(self, unit: Unit, needed: Indices, likely: Indices) -> None:
         """Have the costs of what is needed, and with them, if any is missing, of what may be needed later."""

@@ -58,33 +58,56 @@ class PlacementState:
     constraints that no placement changes; ``memo`` (shared by copies) and ``spare`` belong to ``n_plus_one``. Raises ValueError for scenarios without a path or a step.
     """
 
+    host_index: dict[str, int]
+    vm_index: dict[str, int]
+    hot: frozenset[int]
+    flying: frozenset[int]
+    shunned: frozenset[int]
+    capacity_cpu: Floats
+    capacity_memory: Floats
+    place: Indices
+    presence: list[tuple[int, ...]]
+    start: Start
+
     def __init__(self, inputs: PlanInputs, like: "PlacementState | None" = None) -> None:
         self.inputs = inputs
         self.settings = inputs.settings
         self.snapshot = inputs.snapshot
         self.hosts: tuple[Host, ...] = inputs.snapshot.hosts
         self.vms: tuple[Vm, ...] = inputs.snapshot.vms
-        self.host_index = {host.name: i for i, host in enumerate(self.hosts)}
-        self.vm_index = {vm.uuid: i for i, vm in enumerate(self.vms)}
         self.demand: Demand = like.demand if like else demand.build(inputs.snapshot, inputs.scenarios)
         self.groups: Groups = like.groups if like else Groups(self.vms, [bool(a) for a in self.demand.active])
         self.ruled: dict[tuple[int, int], Refusal | None] = like.ruled if like else {}
         self.costs: CostBook = like.costs if like else CostBook(inputs)
         self.memo: dict[str, Any] = like.memo if like else {}
         self.spare: Any = None
+        if like:
+            self.host_index, self.vm_index, self.hot, self.flying = (
+                like.host_index,
+                like.vm_index,
+                like.hot,
+                like.flying,
+            )
+            self.capacity_cpu, self.capacity_memory, self.shunned = (
+                like.capacity_cpu,
+                like.capacity_memory,
+                like.shunned,
+            )
+            self.start = like.start
+            self._begin_at(like.start)
+            return
+        self.host_index = {host.name: i for i, host in enumerate(self.hosts)}
+        self.vm_index = {vm.uuid: i for i, vm in enumerate(self.vms)}
         self.hot = frozenset(self.host_index[h.host] for h in triggers(inputs) if h.host in self.host_index)
         self.flying = frozenset(self.vm_index[f.vm_uuid] for f in self.snapshot.in_flight if f.vm_uuid in self.vm_index)
         self.capacity_cpu = np.array([_number(h.capacity_cores) for h in self.hosts])
         self.capacity_memory = np.array([_number(h.capacity_memory_bytes) for h in self.hosts])
         self.place = np.array([self.host_index[vm.host] for vm in self.vms], dtype=np.intp)
-        self.presence: list[tuple[int, ...]] = [(int(h),) for h in self.place]
+        self.presence = [(int(h),) for h in self.place]
         self.hard_memory = np.zeros(len(self.hosts))
-        if like:
-            self._begin_at(like.start)
-        else:
-            self._sum_up()
-            self._count_in_flight()
-        self.start: Start = like.start if like else self._start()
+        self._sum_up()
+        self._count_in_flight()
+        self.start = self._start()
         felt = {h.host for h in triggers(inputs) if h.contention is not None}
         self.shunned = frozenset(h for h in self.hot if self.hosts[h].name in felt or not self.above_headroom(h))
 

@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import time
 
-from rebalancerd.plan.descent_exchange import descend
 from rebalancerd.plan.deviations import Deviations, Term
+from rebalancerd.plan.reconsider import descend
 from tests.bench.planner_cases import MIB, ArrayCase, array_case
 from tests.bench.planner_hbal import disagreement, hbal_metrics, hbal_score, placed, run_hbal
 from tests.bench.report import Report

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from rebalancerd.plan.descent_exchange import descend
+from rebalancerd.plan.reconsider import descend
 from tests.bench.planner_cases import ArrayCase, array_case
 from tests.bench.planner_hbal import hbal_score, placed, run_hbal
 from tests.bench.planner_versus_hbal import field_of, ours, replayed

@@ -161,3 +161,24 @@ def test_order_and_company_of_candidates_do_not_matter():
     together = model.costs(snap, asked)
     assert tuple(together) == tuple(reversed(model.costs(snap, asked[::-1])))
     assert tuple(together) == tuple(model.costs(snap, [c])[0] for c in asked)
+
+
+def test_levels_simulated_together_are_those_simulated_one_by_one(monkeypatch):
+    from rebalancerd.predict import cost as module
+
+    guests = [
+        vm("u", dirty=curve(40 * MIB, 90 * MIB)),
+        vm("v", dirty=curve(200 * MIB)),
+        vm("w"),
+        vm("x", memory=4 * GIB, held=3 * GIB, dirty=curve(300 * MIB, 900 * MIB, 2000 * MIB, age=7200.0)),
+    ]
+    asked = [
+        Candidate(vm_uuid=g, source="a", destination=d, link_share=s, options=MigrationOptions(auto_converge=auto))
+        for g in "uvwx"
+        for d, s, auto in (("b", 1.0, False), ("c", 0.5, True))
+    ]
+    model = PhysicsCost(PredictSettings())
+    together = list(model.costs(snapshot(*guests), asked))
+    monkeypatch.setattr(module, "STACKED", 0)
+
+    assert list(model.costs(snapshot(*guests), asked)) == together
