@@ -27,7 +27,8 @@ class PlanSettings:
     in watts; it turns joules into core-seconds. ``power_cycle_seconds``: of every sleep this much saves nothing.
     ``improve_budget``: swaps, chains and detours that are tried for
     hosts which no single move relieves, 0 for none. ``solver_nodes``: branch-and-bound nodes for each small part that is
-    then solved exactly, 0 for none.
+    then solved exactly, 0 for none: what the solver misses in one plan it may find in the next, so that with it a plan may
+    be followed by another.
     """
 
     cpu_headroom: float = 0.80
@@ -46,7 +47,7 @@ class PlanSettings:
     max_moves: int = 8
     work_budget: int = 200_000
     improve_budget: int = 2_000
-    solver_nodes: int = 20
+    solver_nodes: int = 0
     expiry_seconds: float = 300.0
     max_downtime_seconds: float = 0.5
     max_migration_seconds: float = 600.0
