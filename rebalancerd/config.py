@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from rebalancerd import config_checks
+from rebalancerd.act.power.settings import HostPower, PowerSettings
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.policy import Mode, VmPolicy
 from rebalancerd.config_docs import effective, example
@@ -20,6 +21,7 @@ from rebalancerd.config_sections import (
     Name,
     ObserveSection,
     PlanSection,
+    PowerSection,
     PredictSection,
     RuleSection,
     Section,
@@ -63,6 +65,7 @@ class Config(Section):
     plan: PlanSection = PlanSection()
     guard: GuardSection = GuardSection()
     act: ActSection = ActSection()
+    power: PowerSection = PowerSection()
     rules: tuple[RuleSection, ...] = setting((), "Policies by VM name.")
     serve: ServeSection = ServeSection()
     log: LogSection = LogSection()
@@ -74,7 +77,7 @@ class Config(Section):
 
     def host_settings(self) -> tuple[HostSettings, ...]:
         """The declared hosts, in the order of the file."""
-        return tuple(HostSettings(**host.values()) for host in self.hosts)
+        return tuple(HostSettings(**{k: v for k, v in host.values().items() if k != "power"}) for host in self.hosts)
 
     def observe_settings(self) -> ObserveSettings:
         """Settings of observing, rules and tick lengths included."""
@@ -112,6 +115,14 @@ class Config(Section):
     def act_settings(self) -> ActSettings:
         """Settings of acting."""
         return ActSettings(**self.act.values())
+
+    def power_settings(self) -> PowerSettings:
+        """Limits of host power."""
+        return PowerSettings(**self.power.values())
+
+    def host_power(self) -> dict[str, HostPower]:
+        """How the power of each host is controlled, for those where it is configured."""
+        return {host.name: HostPower(**host.power.values()) for host in self.hosts if host.power is not None}
 
     def metrics_address(self) -> tuple[str, int] | None:
         """Address and port of the metrics, None for nowhere. Raises ValueError (never after ``load``)."""
