@@ -1,6 +1,7 @@
 """The configuration: one declaration of a TOML file is its validation, its documentation and its generated example."""
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rebalancerd import config_checks
 from rebalancerd.act.power.settings import HostPower, PowerSettings
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.policy import Mode, VmPolicy
+from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.config_docs import effective, example
 from rebalancerd.config_errors import ConfigError, Problem, inline_secrets, of_validation, with_lines
 from rebalancerd.config_sections import (
@@ -117,8 +119,14 @@ class Config(Section):
         return ActSettings(**self.act.values())
 
     def power_settings(self) -> PowerSettings:
-        """Limits of host power."""
-        return PowerSettings(**self.power.values())
+        """Times of the sequences that put hosts to sleep and wake them."""
+        names = {field.name for field in fields(PowerSettings)}
+        return PowerSettings(**{k: v for k, v in self.power.values().items() if k in names})
+
+    def power_limits(self) -> PowerLimits:
+        """When a host may sleep and when it must wake."""
+        names = {field.name for field in fields(PowerLimits)}
+        return PowerLimits(**{k: v for k, v in self.power.values().items() if k in names})
 
     def host_power(self) -> dict[str, HostPower]:
         """How the power of each host is controlled, for those where it is configured."""

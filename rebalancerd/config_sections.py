@@ -11,6 +11,7 @@ from pydantic import AliasChoices, AliasGenerator, BaseModel, BeforeValidator, C
 from rebalancerd.act.power.settings import HostPower, PowerSettings
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
+from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.config_errors import file_key
 from rebalancerd.config_units import Bytes, Rate, Seconds
 from rebalancerd.guard.settings import GuardSettings, Window
@@ -29,7 +30,7 @@ Count = Annotated[int, Strict(), Field(ge=0, le=2**31)]
 AtLeastOne = Annotated[int, Strict(), Field(ge=1, le=100_000_000)]
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-_OBSERVE, _PREDICT, _MODELS, _PLAN, _GUARD, _ACT, _POWER = (
+_OBSERVE, _PREDICT, _MODELS, _PLAN, _GUARD, _ACT, _POWER, _LIMITS = (
     ObserveSettings(),
     PredictSettings(),
     ModelSettings(),
@@ -37,6 +38,7 @@ _OBSERVE, _PREDICT, _MODELS, _PLAN, _GUARD, _ACT, _POWER = (
     GuardSettings(),
     ActSettings(),
     PowerSettings(),
+    PowerLimits(),
 )
 _HOST_POWER = HostPower(kind="-")
 _HOST = HostSettings(name="-", uri="-")
@@ -334,38 +336,38 @@ class PowerSection(Section):
         ge=60,
     )
     boot_seconds: Seconds = setting(
-        _POWER.boot_seconds, "Assumed time from power-on to libvirt's answer, until it was measured.", gt=0
+        _LIMITS.boot_seconds, "Assumed time from power-on to libvirt's answer, until it was measured.", gt=0
     )
-    min_up_seconds: Seconds = setting(_POWER.min_up_seconds, "A host that came up stays up for this long.")
+    min_up_seconds: Seconds = setting(_LIMITS.min_up_seconds, "A host that came up stays up for this long.")
     min_down_seconds: Seconds = setting(
-        _POWER.min_down_seconds, "A host sleeps only if it is not needed for this long; need wakes it at any time."
+        _LIMITS.min_down_seconds, "A host sleeps only if it is not needed for this long; need wakes it at any time."
     )
     by_hand_seconds: Seconds = setting(
-        _POWER.by_hand_seconds, "A host that somebody powered on by hand is left on for this long."
+        _LIMITS.by_hand_seconds, "A host that somebody powered on by hand is left on for this long."
     )
     sleep_at_once: AtLeastOne = setting(
-        _POWER.sleep_at_once, "Hosts that may be on their way to sleep at once.", le=1000
+        _LIMITS.sleep_at_once, "Hosts that may be on their way to sleep at once.", le=1000
     )
-    hosts_on_min: AtLeastOne = setting(_POWER.hosts_on_min, "Hosts that are on at any time.", le=100_000)
+    hosts_on_min: AtLeastOne = setting(_LIMITS.hosts_on_min, "Hosts that are on at any time.", le=100_000)
     spare_hosts: Count = setting(
-        _POWER.spare_hosts, "What is on must carry the demand with so many of its largest hosts dead.", le=1000
+        _LIMITS.spare_hosts, "What is on must carry the demand with so many of its largest hosts dead.", le=1000
     )
     cpu_headroom: Share = setting(
-        _POWER.cpu_headroom, "Share of the CPU that is on which forecast demand may reach.", gt=0
+        _LIMITS.cpu_headroom, "Share of the CPU that is on which forecast demand may reach.", gt=0
     )
     memory_headroom: Share = setting(
-        _POWER.memory_headroom, "Share of the memory that is on which forecast demand may reach.", gt=0
+        _LIMITS.memory_headroom, "Share of the memory that is on which forecast demand may reach.", gt=0
     )
     quantile: Number = setting(
-        _POWER.quantile, "Quantile of the cluster's forecast demand that must be carried.", ge=0.5, lt=1
+        _LIMITS.quantile, "Quantile of the cluster's forecast demand that must be carried.", ge=0.5, lt=1
     )
-    unfold_seconds: Seconds = setting(_POWER.unfold_seconds, "Time that migrations back onto a woken host take.")
-    margin_seconds: Seconds = setting(_POWER.margin_seconds, "Time by which hosts are back before they are needed.")
+    unfold_seconds: Seconds = setting(_LIMITS.unfold_seconds, "Time that migrations back onto a woken host take.")
+    margin_seconds: Seconds = setting(_LIMITS.margin_seconds, "Time by which hosts are back before they are needed.")
     surprise_share: Number = setting(
-        _POWER.surprise_share, "A host is woken at once when demand is above its forecast bound by this share.", gt=0
+        _LIMITS.surprise_share, "A host is woken at once when demand is above its forecast bound by this share.", gt=0
     )
     command_max_age_seconds: Seconds = setting(
-        _POWER.command_max_age_seconds,
+        _LIMITS.command_max_age_seconds,
         "An operator's power command that could not be obeyed for this long is void.",
         gt=0,
     )

@@ -96,3 +96,29 @@ class PowerRecord:
     def boot_seconds(self, otherwise: float) -> float:
         """Median of the measured boot times, or what is assumed where none was measured."""
         return float(median(self.boots)) if self.boots else otherwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerLimits:
+    """What must hold before a host may sleep, and when one must wake. Seconds, shares 0 to 1.
+
+    What is on must carry the ``quantile`` of the cluster's forecast demand within the headrooms, with ``spare_hosts`` of
+    its largest hosts dead. Hosts must be back ``margin_seconds`` before that fails, after booting (``boot_seconds`` until
+    it was measured) and ``unfold_seconds`` of migrations. Demand above its forecast bound by ``surprise_share`` wakes one
+    at once. ``by_hand_seconds``: how long a host is left on that somebody powered on by hand.
+    """
+
+    boot_seconds: float = 300.0
+    min_up_seconds: float = 3600.0
+    min_down_seconds: float = 1800.0
+    by_hand_seconds: float = 43_200.0
+    sleep_at_once: int = 1
+    hosts_on_min: int = 2
+    spare_hosts: int = 1
+    cpu_headroom: float = 0.7
+    memory_headroom: float = 0.8
+    quantile: float = 0.95
+    unfold_seconds: float = 600.0
+    margin_seconds: float = 300.0
+    surprise_share: float = 0.2
+    command_max_age_seconds: float = 3600.0

@@ -74,13 +74,10 @@ def redfish_emulator(directory: Path, *, tls: bool = False) -> Iterator[str]:
 
 
 def certificate(directory: Path) -> None:
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1"]
-        + ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")],
-        check=True,
-        capture_output=True,
-    )
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    argv += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    argv += ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
+    subprocess.run(argv, check=True, capture_output=True)
 
 
 def answers(port: int) -> bool:

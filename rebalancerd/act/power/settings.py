@@ -1,4 +1,4 @@
-"""Settings of host power: how one host's power is controlled, and the limits of the sequences."""
+"""Settings of host power: how one host's power is controlled, and the times of the sequences."""
 
 from dataclasses import dataclass
 
@@ -31,12 +31,12 @@ class HostPower:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerSettings:
-    """Limits of host power; seconds throughout.
+    """Times of the sequences; seconds throughout.
 
     A host must be empty twice, ``empty_settle_seconds`` apart. A shutdown or a wake that is not seen to succeed by its
     deadline is taken to have failed. A host whose shutdown was not confirmed takes nothing in until it has been up for
-    ``stuck_hold_seconds``. A host that was powered on by hand is left on for ``by_hand_seconds``. One that cannot tell
-    its state counts as off after libvirt was silent for ``silent_off_seconds``.
+    ``stuck_hold_seconds``. One that cannot tell its state counts as off after libvirt was silent for
+    ``silent_off_seconds``.
     """
 
     call_deadline_seconds: float = 20.0
@@ -50,17 +50,3 @@ class PowerSettings:
     reorder_seconds: float = 60.0
     retry_failed_seconds: float = 600.0
     stuck_hold_seconds: float = 3600.0
-    boot_seconds: float = 300.0
-    min_up_seconds: float = 3600.0
-    min_down_seconds: float = 1800.0
-    by_hand_seconds: float = 43_200.0
-    sleep_at_once: int = 1
-    hosts_on_min: int = 2
-    spare_hosts: int = 1
-    cpu_headroom: float = 0.7
-    memory_headroom: float = 0.8
-    quantile: float = 0.95
-    unfold_seconds: float = 600.0
-    margin_seconds: float = 300.0
-    surprise_share: float = 0.2
-    command_max_age_seconds: float = 3600.0

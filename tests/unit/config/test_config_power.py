@@ -70,4 +70,4 @@ def test_a_way_that_could_not_work_is_an_error(table: str, words: str) -> None:
 def test_limits_have_units() -> None:
     cfg = parsed(rest='[power]\nwake_deadline = "20 min"\nhosts_on_min = 3\n')
     assert cfg.power_settings().wake_deadline_seconds == 1200
-    assert cfg.power_settings().hosts_on_min == 3
+    assert cfg.power_limits().hosts_on_min == 3
