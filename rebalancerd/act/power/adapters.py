@@ -77,6 +77,32 @@ class ConfiguredPower:
             raise PowerError(host, PowerFault.SETUP, f"{argv[0]} cannot be started: {error}") from None
 
 
+class WatchedPower:
+    """ports.Power for a mode that moves nothing: it knows which hosts could sleep, and holds no way to any of them."""
+
+    def __init__(self, hosts: frozenset[str], mode: str) -> None:
+        self._hosts, self._mode = hosts, mode
+
+    def hosts(self) -> frozenset[str]:
+        """Names of the hosts with a way to control their power."""
+        return self._hosts
+
+    def state(self, host: str) -> PowerReading:
+        """Not asked. Raises PowerError."""
+        raise self._error(host)
+
+    def on(self, host: str) -> None:
+        """Not ordered. Raises PowerError."""
+        raise self._error(host)
+
+    def graceful_off(self, host: str) -> None:
+        """Not ordered. Raises PowerError."""
+        raise self._error(host)
+
+    def _error(self, host: str) -> PowerError:
+        return PowerError(host, PowerFault.SETUP, f"mode {self._mode} builds no way to its power")
+
+
 def _failed(argv: tuple[str, ...], code: int, errors: str) -> str:
     told = " ".join(errors.split())[:MOST_WORDS]
     how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"

@@ -52,8 +52,11 @@ class PowerBook:
             return before
         self._ledger.record_power(after)
         self._records[host] = after
-        tell = log.error if after.phase in ALERTING and after.phase is not before.phase else log.info
-        tell("power", host=host, phase=str(after.phase), was=str(before.phase), reason=after.reason, by=after.by)
+        told = {"host": host, "phase": str(after.phase), "reason": after.reason, "by": after.by}
+        if after.phase in ALERTING and after.phase is not before.phase:
+            log.error("power_failed", **told)
+        else:
+            log.info("power", was=str(before.phase), **told)
         if after.disabled is not None and before.disabled is None:
             log.error("power_off_disabled", host=host, reason=after.disabled)
         for listener in self.on_change:
