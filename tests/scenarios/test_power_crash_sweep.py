@@ -61,7 +61,8 @@ def one_night(effect: int, dead_seconds: float) -> None:
         killed = live_through(world, ends, dead_seconds)
         asleep_at_last = record(world).phase
         morning(world)
-        killed += live_through(world, world.clock.monotonic() + MORNING_WITHIN, dead_seconds)
+        ends = world.clock.monotonic() + MORNING_WITHIN
+        killed = live_through(world, ends, dead_seconds, killed=killed, ends_awake=True)
         assert killed == 1, f"effect {effect}: the daemon was killed {killed} times"
 
         assert record(world).phase is PowerPhase.AWAKE, f"killed after effect {effect}: {record(world)}"
@@ -72,13 +73,17 @@ def one_night(effect: int, dead_seconds: float) -> None:
         assert not [e for e in world.cluster.happened if "died" in e.kind or "powered off" in e.kind]
 
 
-def live_through(world: World, until: float, dead_seconds: float) -> int:
-    """Run; where the daemon is killed it is started anew a while later, as its service manager would. How often it was."""
-    killed = 0
+def live_through(world: World, until: float, dead_seconds: float, *, killed: int = 0, ends_awake: bool = False) -> int:
+    """Run; where the daemon is killed it is started anew a while later, as its service manager would. How often it was.
+
+    ``ends_awake``: no longer than until the host is in use again.
+    """
     while world.clock.monotonic() < until:
         world.run(min(until, world.clock.monotonic() + 5.0))
         if world.loop is None:
             world.run(world.clock.monotonic() + dead_seconds)
             world.start_daemon()
             killed += 1
+        elif ends_awake and killed and record(world).phase is PowerPhase.AWAKE:
+            break
     return killed

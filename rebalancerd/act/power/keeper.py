@@ -95,7 +95,7 @@ class PowerKeeper:
     def sleep(self, host: str, reason: str, *, by: str, test: bool = False, command_id: int = 0) -> Refusal | None:
         """Begin to put it to sleep. What may sleep is decided by whoever asks; what must hold is asked here again."""
         with self._lock:
-            self._load()
+            self._ready()
             record = self._book.of(host)
             if host not in self._power.hosts():
                 return about_host(Code.NO_POWER_CONTROL, host, f"no way to control the power of {host} is configured")
@@ -117,7 +117,8 @@ class PowerKeeper:
     def wake(self, host: str, reason: str, *, by: str, command_id: int = 0) -> Refusal | None:
         """Have it back, from wherever it is. Only a host that was put to sleep here is ever powered on."""
         with self._lock:
-            self._load()
+            if not self._ready():
+                return about_host(Code.LEASE_LOST, host, "another controller holds the lease, or nobody does")
             record = self._book.of(host)
             given = {"by": by, "command_id": command_id or record.command_id}
             if host not in self._power.hosts() and record.phase is not PowerPhase.AWAKE:
@@ -147,17 +148,24 @@ class PowerKeeper:
     def tick(self) -> None:
         """Take every host one step further. Raises LedgerUnavailableError: then nothing was ordered."""
         with self._lock:
-            if self._lease is not None and not self._lease.held():
-                self._recovered = False  # another controller may have moved on: its word is in the ledger
+            if not self._ready():
                 return
-            if not self._recovered:
-                self._recover()
         hosts = [r.host for r in sorted(self._book.all(), key=lambda r: (URGENCY.get(r.phase, 3), r.host))]
         for host in hosts:
             with self._lock:  # host by host: an order waits for one slow controller, not for all of them
                 record = self._book.of(host)
                 if record.phase is not PowerPhase.AWAKE and host in self._power.hosts() and self._due(record):
                     self._step(record)
+
+    def _ready(self) -> bool:
+        """Whether the lease is ours; if so, what an earlier run left has been taken over before anything new begins."""
+        if self._lease is not None and not self._lease.held():
+            self._recovered = False  # another controller may have moved on: its word is in the ledger
+            self._book.load()
+            return False
+        if not self._recovered:
+            self._recover()
+        return True
 
     def _load(self) -> None:
         """What is on record, before the first tick or without the lease; no question waits for a tick under way."""

@@ -423,3 +423,16 @@ def test_an_old_command_is_not_obeyed_after_a_long_absence() -> None:
         world.start_daemon()
         world.run(world.clock.monotonic() + 600)
         assert record(world).phase is AWAKE and len(world.power.orders) == orders
+
+
+def test_an_order_before_the_first_tick_is_not_taken_for_a_leftover() -> None:
+    """What was ordered in this run is not cancelled as the work of an earlier one."""
+    with World(spec()) as world:
+        pass_test(world)
+        world.kill_daemon()
+        world.start_daemon()
+        world.run(world.clock.monotonic() + 1)
+        assert world.keeper is not None
+        world.keeper._recovered = False
+        assert world.keeper.sleep("c", "now", by="test") is None
+        seconds_until(world, "c", ASLEEP)
