@@ -2,14 +2,17 @@
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
 from rebalancerd import config_checks
+from rebalancerd.act.power.settings import HostPower, PowerSettings
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.policy import Mode, VmPolicy
+from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.config_docs import effective, example
 from rebalancerd.config_errors import ConfigError, Problem, inline_secrets, of_validation, with_lines
 from rebalancerd.config_sections import (
@@ -21,6 +24,7 @@ from rebalancerd.config_sections import (
     Name,
     ObserveSection,
     PlanSection,
+    PowerSection,
     PredictSection,
     RuleSection,
     Section,
@@ -66,6 +70,7 @@ class Config(Section):
     plan: PlanSection = PlanSection()
     guard: GuardSection = GuardSection()
     act: ActSection = ActSection()
+    power: PowerSection = PowerSection()
     rules: tuple[RuleSection, ...] = setting((), "Policies by VM name.")
     serve: ServeSection = ServeSection()
     log: LogSection = LogSection()
@@ -77,7 +82,7 @@ class Config(Section):
 
     def host_settings(self) -> tuple[HostSettings, ...]:
         """The declared hosts, in the order of the file."""
-        return tuple(HostSettings(**host.values()) for host in self.hosts)
+        return tuple(HostSettings(**{k: v for k, v in host.values().items() if k != "power"}) for host in self.hosts)
 
     def observe_settings(self) -> ObserveSettings:
         """Settings of observing, rules and tick lengths included."""
@@ -116,6 +121,20 @@ class Config(Section):
     def act_settings(self) -> ActSettings:
         """Settings of acting."""
         return ActSettings(**self.act.values())
+
+    def power_settings(self) -> PowerSettings:
+        """Times of the sequences that put hosts to sleep and wake them."""
+        names = {field.name for field in fields(PowerSettings)}
+        return PowerSettings(**{k: v for k, v in self.power.values().items() if k in names})
+
+    def power_limits(self) -> PowerLimits:
+        """When a host may sleep and when it must wake."""
+        names = {field.name for field in fields(PowerLimits)}
+        return PowerLimits(**{k: v for k, v in self.power.values().items() if k in names})
+
+    def host_power(self) -> dict[str, HostPower]:
+        """How the power of each host is controlled, for those where it is configured."""
+        return {host.name: HostPower(**host.power.values()) for host in self.hosts if host.power is not None}
 
     def metrics_address(self) -> tuple[str, int] | None:
         """Address and port of the metrics, None for nowhere. Raises ValueError (never after ``load``)."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from rebalancerd import config_power
 from rebalancerd.cluster.power_curve import table_fault
 from rebalancerd.config_errors import Key, Problem, did_you_mean
 from rebalancerd.guard.windows import minute_of_day, zone
@@ -31,6 +32,7 @@ def problems(cfg: "Config") -> list[Problem]:
     """Everything wrong between the settings of a configuration whose single values are right."""
     return [
         *_hosts(cfg),
+        *config_power.problems(cfg),
         *_rules(cfg),
         *_links(cfg),
         *_times(cfg),

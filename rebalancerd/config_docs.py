@@ -54,9 +54,10 @@ def _list_example(header: str, model: type[BaseModel]) -> Iterable[str]:
 
 
 def _hosts(model: type[BaseModel]) -> Iterable[str]:
-    values = _defaults(model, model.model_fields)
-    required = {n: f for n, f in model.model_fields.items() if f.is_required()}
-    optional = {n: f for n, f in model.model_fields.items() if not f.is_required()}
+    plain = {n: f for n, f in model.model_fields.items() if _table(f) is None}
+    values = _defaults(model, plain)
+    required = {n: f for n, f in plain.items() if f.is_required()}
+    optional = {n: f for n, f in plain.items() if not f.is_required()}
     yield from _heading(model.__doc__)
     for number in ("1", "2"):
         yield "[[hosts]]"
@@ -66,6 +67,10 @@ def _hosts(model: type[BaseModel]) -> Iterable[str]:
             yield f"{name} = {toml(values[name]).replace('1', number)}"
         if number == "1":
             yield from _commented(optional, values)
+            for name, field in model.model_fields.items():
+                if (table := _table(field)) is not None:
+                    yield from ("", *_wrapped(table.__doc__ or ""), f"#[hosts.{name}]")
+                    yield from _commented(table.model_fields, _defaults(table, table.model_fields))
         yield ""
 
 
@@ -106,6 +111,8 @@ def _render(model: BaseModel, dump: Mapping[str, Any], prefix: tuple[str, ...], 
         if isinstance(value, BaseModel):
             out += ["", f"[{'.'.join(path)}]"]
             _render(value, dump[name], path, out)
+            continue
+        if value is None:
             continue
         for item, inner in zip(value, dump[name], strict=True):
             out += ["", f"[[{'.'.join(path)}]]"]

@@ -17,9 +17,11 @@ from pydantic import (
     Strict,
 )
 
+from rebalancerd.act.power.settings import HostPower, PowerSettings
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.host import HugePages
 from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
+from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.config_errors import file_key
 from rebalancerd.config_units import Bytes, Rate, Seconds, huge_page_pools, named_rates, shown
 from rebalancerd.guard.settings import GuardSettings, PolicyWindow, Window
@@ -48,14 +50,17 @@ Count = Annotated[int, Strict(), Field(ge=0, le=2**31)]
 AtLeastOne = Annotated[int, Strict(), Field(ge=1, le=100_000_000)]
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-_OBSERVE, _PREDICT, _MODELS, _PLAN, _GUARD, _ACT = (
+_OBSERVE, _PREDICT, _MODELS, _PLAN, _GUARD, _ACT, _POWER, _LIMITS = (
     ObserveSettings(),
     PredictSettings(),
     ModelSettings(),
     PlanSettings(),
     GuardSettings(),
     ActSettings(),
+    PowerSettings(),
+    PowerLimits(),
 )
+_HOST_POWER = HostPower(kind="-")
 _HOST = HostSettings(name="-", uri="-")
 _POLICY, _RULE = VmPolicy(), PolicyRule(name="-")
 _WINDOW = Window(start="00:00", end="00:00")
@@ -85,6 +90,57 @@ class Section(BaseModel):
     def values(self) -> dict[str, Any]:
         """Values by field name, sections not flattened."""
         return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+class HostPowerSection(Section):
+    """How this host's power is controlled; without it the host is never put to sleep."""
+
+    kind: Literal["redfish", "ipmi", "wake_on_lan", "command"] = Field(
+        description="redfish; ipmi; wake_on_lan (needs off_command); command (on_command and off_command).",
+        examples=["redfish"],
+    )
+    address: Text | None = setting(
+        _HOST_POWER.address,
+        "Its management controller: https://ADDRESS[:PORT] for redfish, ADDRESS[:PORT] for ipmi.",
+        examples=["https://bmc1.example"],
+    )
+    system: Text | None = setting(
+        _HOST_POWER.system,
+        "Path of the system at a controller that has several.",
+        examples=["/redfish/v1/Systems/1"],
+    )
+    username_file: Text | None = setting(
+        _HOST_POWER.username_file,
+        "File with the name for the controller; a bare name is a systemd credential (LoadCredential=).",
+        examples=["/etc/rebalancerd/bmc-username"],
+    )
+    password_file: Text | None = setting(
+        _HOST_POWER.password_file,
+        "File with the password, readable by nobody else.",
+        examples=["/etc/rebalancerd/bmc-password"],
+    )
+    tls_verify: Flag = setting(
+        _HOST_POWER.tls_verify, "Check the controller's certificate; false trusts whoever answers at its address."
+    )
+    ca_file: Text | None = setting(
+        _HOST_POWER.ca_file,
+        "Certificates that are trusted for it instead of the system's.",
+        examples=["/etc/rebalancerd/bmc-ca.pem"],
+    )
+    mac: Text | None = setting(
+        _HOST_POWER.mac, "Hardware address that Wake-on-LAN wakes.", examples=["52:54:00:12:34:56"]
+    )
+    broadcast: Text = setting(_HOST_POWER.broadcast, "Where the Wake-on-LAN packet is sent, ADDRESS[:PORT].")
+    on_command: tuple[Text, ...] = setting(
+        _HOST_POWER.on_command,
+        "Program and arguments that power it on, no shell; REBALANCERD_HOST names the host; exit code 0 is success.",
+    )
+    off_command: tuple[Text, ...] = setting(
+        _HOST_POWER.off_command, "Program and arguments that shut its operating system down in good order."
+    )
+    state_command: tuple[Text, ...] = setting(
+        _HOST_POWER.state_command, "Program and arguments that tell its power: exit code 0 on, 1 off, others unknown."
+    )
 
 
 class HostSection(Section):
@@ -160,6 +216,7 @@ class HostSection(Section):
         "In their place a table: watts at 0, 10, … 100 % of its cores busy.",
         examples=[[86.0, 89.4, 92.6, 96.0, 99.5, 102.0, 106.0, 108.0, 112.0, 114.0, 117.0]],
     )
+    power: HostPowerSection | None = setting(None, "How its power is controlled, so that it can be put to sleep.")
 
 
 class ObserveSection(Section):
@@ -353,6 +410,82 @@ class PlanSection(Section):
     )
     power_cycle_seconds: Seconds = setting(
         _PLAN.power_cycle_seconds, "Shutting a host down and booting it: so much of a sleep saves nothing."
+    )
+
+
+class PowerSection(Section):
+    """Host power: putting empty hosts to sleep and waking them. Nothing of it is done in mode observe or recommend."""
+
+    call_deadline_seconds: Seconds = setting(
+        _POWER.call_deadline_seconds, "Longest wait for one answer of a management controller.", gt=0
+    )
+    poll_seconds: Seconds = setting(_POWER.poll_seconds, "How often a sequence under way is looked at.", gt=0)
+    asleep_poll_seconds: Seconds = setting(
+        _POWER.asleep_poll_seconds, "How often a host that is asleep is looked at.", gt=0
+    )
+    empty_settle_seconds: Seconds = setting(
+        _POWER.empty_settle_seconds, "A host must be empty twice, so far apart.", ge=1
+    )
+    closing_deadline_seconds: Seconds = setting(
+        _POWER.closing_deadline_seconds, "A host that is not found empty within this time stays on.", gt=0
+    )
+    shutdown_deadline_seconds: Seconds = setting(
+        _POWER.shutdown_deadline_seconds, "A shutdown that is not confirmed within this time has failed.", gt=0
+    )
+    silent_off_seconds: Seconds = setting(
+        _POWER.silent_off_seconds,
+        "A host whose way of control cannot tell its state counts as off after libvirt was silent for this long.",
+        ge=30,
+    )
+    wake_deadline_seconds: Seconds = setting(
+        _POWER.wake_deadline_seconds, "A host that is not back within this time has failed to wake.", gt=0
+    )
+    reorder_seconds: Seconds = setting(
+        _POWER.reorder_seconds, "A power-on without effect is repeated after this.", gt=0
+    )
+    retry_failed_seconds: Seconds = setting(
+        _POWER.retry_failed_seconds, "A host that failed to wake is tried again this often.", gt=0
+    )
+    stuck_hold_seconds: Seconds = setting(
+        _POWER.stuck_hold_seconds,
+        "A host whose shutdown was not confirmed takes nothing in until it has been up for this long.",
+        ge=60,
+    )
+    boot_seconds: Seconds = setting(
+        _LIMITS.boot_seconds, "Assumed time from power-on to libvirt's answer, until it was measured.", gt=0
+    )
+    min_up_seconds: Seconds = setting(_LIMITS.min_up_seconds, "A host that came up stays up for this long.")
+    min_down_seconds: Seconds = setting(
+        _LIMITS.min_down_seconds, "A host sleeps only if it is not needed for this long; need wakes it at any time."
+    )
+    by_hand_seconds: Seconds = setting(
+        _LIMITS.by_hand_seconds, "A host that somebody powered on by hand is left on for this long."
+    )
+    sleep_at_once: AtLeastOne = setting(
+        _LIMITS.sleep_at_once, "Hosts that may be on their way to sleep at once.", le=1000
+    )
+    hosts_on_min: AtLeastOne = setting(_LIMITS.hosts_on_min, "Hosts that are on at any time.", le=100_000)
+    spare_hosts: Count = setting(
+        _LIMITS.spare_hosts, "What is on must carry the demand with so many of its largest hosts dead.", le=1000
+    )
+    cpu_headroom: Share = setting(
+        _LIMITS.cpu_headroom, "Share of the CPU that is on which forecast demand may reach.", gt=0
+    )
+    memory_headroom: Share = setting(
+        _LIMITS.memory_headroom, "Share of the memory that is on which forecast demand may reach.", gt=0
+    )
+    quantile: Number = setting(
+        _LIMITS.quantile, "Quantile of the cluster's forecast demand that must be carried.", ge=0.5, lt=1
+    )
+    unfold_seconds: Seconds = setting(_LIMITS.unfold_seconds, "Time that migrations back onto a woken host take.")
+    margin_seconds: Seconds = setting(_LIMITS.margin_seconds, "Time by which hosts are back before they are needed.")
+    surprise_share: Number = setting(
+        _LIMITS.surprise_share, "A host is woken at once when demand is above its forecast bound by this share.", gt=0
+    )
+    command_max_age_seconds: Seconds = setting(
+        _LIMITS.command_max_age_seconds,
+        "An operator's power command that could not be obeyed for this long is void.",
+        gt=0,
     )
 
 

@@ -10,6 +10,7 @@ from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.scenarios import Hotspot, Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.guard.context import GuardContext
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.ports import Clock
 from rebalancerd.predict.hotspot import measured_pressures, pressures
@@ -30,6 +31,7 @@ class LoopView:
     scenarios: Scenarios | None = None
     inputs: PlanInputs | None = None
     plan: Plan | None = None
+    context: GuardContext | None = None
 
 
 class CycleNotes:

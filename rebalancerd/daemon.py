@@ -1,6 +1,6 @@
 """The daemon: the only place where the rooms are put together, and the ticks that drive them.
 
-Ticks (APScheduler): sample, probe, decide, judge, shadow, housekeep; each at most once at a time, so that a hung one is skipped
+Ticks (APScheduler): sample, probe, decide, judge, shadow, housekeep, and power where hosts may sleep; each at most once at a time, so that a hung one is skipped
 and never stops the others. Trainings begin on a schedule, but never here. Running migrations are watched by a thread of their own. The watchdog is fed by finished decide
 cycles only. SIGTERM starts nothing more, leaves running migrations to libvirt (they are peer to peer) and exits, even
 where a call to a host hangs.
@@ -23,6 +23,8 @@ from rebalancerd import __version__
 from rebalancerd import config as configuration
 from rebalancerd.act.executor import Executor
 from rebalancerd.act.libvirt_write import LibvirtWrite
+from rebalancerd.act.power.adapters import ConfiguredPower, WatchedPower
+from rebalancerd.act.power.keeper import PowerKeeper
 from rebalancerd.clock import SystemClock
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.plan import Plan
@@ -39,6 +41,7 @@ from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
 from rebalancerd.offline import keep
 from rebalancerd.ports import HypervisorWrite, LedgerUnavailableError
+from rebalancerd.power_round import PowerRound
 from rebalancerd.predict.cost_kind import COST
 from rebalancerd.predict.demand.keeper import DemandKeeper
 from rebalancerd.predict.demand.kind import DEMAND
@@ -155,6 +158,7 @@ class Daemon:
         self.demand = build_demand(cfg, self.clock)
         self.trainer = Trainer((self.models.store, self.demand.store), config_path, self.clock.wall)
         self.executor = self._build_executor(self.ports.write)
+        self.keeper = self._build_keeper()
         self.loop = Loop(
             observer=self.observer,
             demand=demand_model(cfg, self.demand, self.observer),
@@ -166,9 +170,16 @@ class Daemon:
             lease=self.lease,
             pause_file=self.pause_reason,
             host_chance=self.demand.host_chance,
+            power=self.keeper,
         )
         self.shadow = Shadow(loop=self.loop, observer=self.observer, ledger=self.ledger, clock=self.clock)
         self.on_cycle: list[Callable[[CycleRecord], None]] = [self.shadow.note]
+        self.power: PowerRound | None = None
+        if self.keeper is not None:
+            self.power = PowerRound(
+                keeper=self.keeper, limits=cfg.power_limits(), clock=self.clock, view=lambda: self.loop.view
+            )
+            self.on_cycle.append(self.power.after_cycle)
         self.servers: list[Callable[[], None]] = []  # each stops one server
 
     def _build_executor(self, write: HypervisorWrite | None) -> Executor | None:
@@ -184,6 +195,39 @@ class Daemon:
             lease=self.lease,
             controller=self.config.controller,
         )
+
+    def _build_keeper(self) -> PowerKeeper | None:
+        """Who is asleep. Its tick, and the way to management controllers, exist only in a mode that may act."""
+        cfg = self.config
+        hosts = cfg.host_power()
+        if not hosts and not self.ledger.power_records():
+            return None
+        settings, acts = cfg.power_settings(), cfg.mode.may_act
+        return PowerKeeper(
+            power=ConfiguredPower(hosts, call_deadline_seconds=settings.call_deadline_seconds)
+            if acts
+            else WatchedPower(frozenset(hosts), str(cfg.mode)),
+            read=self.ports.read,
+            ledger=self.ledger,
+            clock=self.clock,
+            settings=settings,
+            migrations=self.ledger.open_migrations,
+            lease=self.lease,
+            held_back=self._no_power_off,
+            answers=self._answers,
+            boot_seconds=cfg.power_limits().boot_seconds,
+        )
+
+    def _no_power_off(self) -> str | None:
+        """Why no host may be powered off at this instant. Raises LedgerUnavailableError."""
+        if not self.loop.settings.mode.may_act:
+            return f"mode {self.loop.settings.mode} powers nothing off"
+        paused = self.ledger.operator_state(self.clock.wall()).paused
+        return self.pause_reason() if paused is None else f"paused by {paused.by}"
+
+    def _answers(self, host: str) -> bool:
+        seen = self.loop.view.snapshot.host_by_name.get(host) if self.loop.view is not None else None
+        return seen is not None and seen.usable
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the process's exit code."""
@@ -229,6 +273,8 @@ class Daemon:
             ("shadow", ticks.judge, self.shadow.score),
             ("housekeep", ticks.housekeep, self.housekeep),
         )
+        if self.keeper is not None and self.config.mode.may_act:
+            jobs = (*jobs, ("power", self.config.power.poll_seconds, self.keeper.tick))
         for name, seconds, work in jobs:
             if name == "probe" and self.ports.probe is None:
                 continue

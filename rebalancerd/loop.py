@@ -1,7 +1,7 @@
 """One iteration of observe → predict → plan → guard → act, with the record beside it, readable from top to bottom."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -77,6 +77,18 @@ class Starter(Protocol):
         ...
 
 
+class PowerView(Protocol):
+    """What the loop needs to know of host power."""
+
+    def blocked(self) -> Mapping[str, Refusal]:
+        """Hosts that take no VM because of power, and why."""
+        ...
+
+    def away(self) -> frozenset[str]:
+        """Hosts whose silence is our own doing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopSettings:
     """Mode and limits in force."""
@@ -114,6 +126,7 @@ class Loop:
         lease: Lease | None = None,
         pause_file: Callable[[], str | None] = lambda: None,
         host_chance: Callable[[], HostChance | None] = lambda: None,
+        power: PowerView | None = None,
     ) -> None:
         if executor is None and settings.mode.may_act:
             raise ValueError(f"mode {settings.mode} needs an executor")
@@ -121,7 +134,7 @@ class Loop:
         self.view: LoopView | None = None
         self._observer, self._demand, self._costs = observer, demand, costs
         self._ledger, self._clock, self._executor, self._lease = ledger, clock, executor, lease
-        self._pause_file, self._host_chance = pause_file, host_chance
+        self._pause_file, self._host_chance, self._power = pause_file, host_chance, power
         self._holds: dict[str, int] = {}
         self._returns: Returns | None = None
         self._open_plan: Plan | None = None
@@ -209,6 +222,10 @@ class Loop:
         active = self._executor.active() if self._executor is not None else ()
         snapshot = self._observer.snapshot(operator=operator, ours=active)
         memory = recall(recent, operator=operator, now=now, settings=guard)
+        away: frozenset[str] = frozenset()
+        if self._power is not None:
+            memory = replace(memory, quarantined={**memory.quarantined, **self._power.blocked()})
+            away = self._power.away()
         context = GuardContext(
             snapshot=snapshot,
             now=now,
@@ -222,6 +239,7 @@ class Loop:
             used_steps=frozenset((r.plan_id, r.step) for r in recent if r.plan_id is not None and r.step is not None),
             active=active,
             unknown_share_max=self.settings.unknown_share_max,
+            away=away,
         )
         return _Seen(snapshot, operator, memory, tuple(recent), context)
 
@@ -378,6 +396,7 @@ class Loop:
             scenarios=inputs.scenarios if inputs else None,
             inputs=inputs,
             plan=plan,
+            context=seen.context,
         )
         return record
 

@@ -8,6 +8,7 @@ from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord, OperatorState
 from rebalancerd.cluster.migration import Completion, MigrationRecord, Progress
 from rebalancerd.cluster.plan import Plan
+from rebalancerd.cluster.power import PowerFault, PowerReading, PowerRecord
 from rebalancerd.cluster.sample import AgentSample, CpuFit, HostInventory, HostSample
 from rebalancerd.cluster.vm import DomainState, VmFacts
 
@@ -30,6 +31,17 @@ class HostRefusedError(HostError):
     def __init__(self, host: str, message: str, code: int = 0) -> None:
         super().__init__(host, message)
         self.code = code
+
+
+class PowerError(HostError):
+    """A host's power could not be asked or changed. ``fault`` says why; the message holds no secret.
+
+    After an order this says nothing of whether the order was carried out.
+    """
+
+    def __init__(self, host: str, fault: PowerFault, message: str) -> None:
+        super().__init__(host, message)
+        self.fault = fault
 
 
 class LedgerUnavailableError(Exception):
@@ -141,6 +153,38 @@ class Agents(Protocol):
 
     def read(self, host: str) -> AgentSample | None:
         """The agent's figures; None if the host names no agent or it does not answer."""
+        ...
+
+
+class Power(Protocol):
+    """Power of hosts. Every call has its own deadline and raises PowerError. Nothing here can force a host off."""
+
+    def hosts(self) -> frozenset[str]:
+        """Names of the hosts whose power can be controlled."""
+        ...
+
+    def state(self, host: str) -> PowerReading:
+        """What the host's management controller says now."""
+        ...
+
+    def on(self, host: str) -> None:
+        """Order it to be powered on; nothing where it is on already."""
+        ...
+
+    def graceful_off(self, host: str) -> None:
+        """Order its operating system to shut down; returns before it has."""
+        ...
+
+
+class PowerLedger(Protocol):
+    """Memory of who is asleep and why. Every method raises LedgerUnavailableError when it cannot do what it says."""
+
+    def record_power(self, record: PowerRecord) -> None:
+        """Append a host's new state, durable when this returns."""
+        ...
+
+    def power_records(self) -> tuple[PowerRecord, ...]:
+        """The newest state of every host that ever had one, by name."""
         ...
 
 
@@ -265,4 +309,7 @@ __all__ = [
     "LedgerUnavailableError",
     "MigrationHandle",
     "MigrationOptions",
+    "Power",
+    "PowerError",
+    "PowerLedger",
 ]

@@ -22,6 +22,7 @@ from rebalancerd.cli import (
     models,
     pause,
     plan,
+    power,
     run,
     snapshot,
     status,
@@ -74,6 +75,7 @@ app.command("pause", rich_help_panel=COMMAND)(pause.pause)
 app.command("resume", rich_help_panel=COMMAND)(pause.resume)
 app.command("abort", rich_help_panel=COMMAND)(pause.abort)
 app.command("close-breaker", rich_help_panel=COMMAND)(breaker.close_breaker)
+app.add_typer(power.app, name="power", rich_help_panel=COMMAND)
 app.command("clear-quarantine", rich_help_panel=COMMAND)(breaker.clear_quarantine)
 app.command("run", rich_help_panel=SET_UP)(run.run)
 app.command("agent", rich_help_panel=SET_UP)(agent.agent)

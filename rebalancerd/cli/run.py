@@ -58,6 +58,7 @@ def _serve(daemon: "Daemon") -> "Servers":
         model=daemon.models.state,
         demand=daemon.demand.state,
         advice=daemon.shadow.state,
+        power=daemon.power,
         predict=cfg.predict_settings(),
     )
     control = Control(

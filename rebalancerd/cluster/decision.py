@@ -80,6 +80,9 @@ class CommandKind(StrEnum):
     ABORT = "abort"
     CLOSE_BREAKER = "close_breaker"
     CLEAR_QUARANTINE = "clear_quarantine"
+    POWER_SLEEP = "power_sleep"
+    POWER_WAKE = "power_wake"
+    POWER_TEST = "power_test"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +102,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorState:
-    """What all commands so far add up to. ``approved`` and ``rejected``: (plan digest, step or 0 for all) to who."""
+    """What all commands so far add up to. ``power``: the last word about each host's power. ``approved`` and ``rejected``: (plan digest, step or 0 for all) to who."""
 
     paused: Command | None = None
     drained: frozenset[str] = field(default_factory=frozenset)
@@ -109,3 +112,4 @@ class OperatorState:
     breaker_closed_at: float | None = None
     resumed_at: float | None = None
     quarantine_cleared: tuple[tuple[str, float], ...] = ()
+    power: tuple[Command, ...] = ()

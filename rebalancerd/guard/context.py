@@ -19,7 +19,8 @@ class GuardContext:
     (or the daemon itself) stops all starts, else None. ``used_steps``: (plan id, step) of every migration so far, for an
     approval counts once. ``stale``: what differs from the facts the step at hand relied on; None: not compared, which
     refuses. ``active``: records of ours without a verdict. Refresh ``active`` and ``stale`` for each step, so that the
-    caps count what was started a moment ago. ``unknown_share_max``: share of hosts that may be unusable.
+    caps count what was started a moment ago. ``unknown_share_max``: share of hosts that may be unusable. ``away``: hosts
+    that are powered off by our own doing, or on their way: their silence is no fault.
     """
 
     snapshot: Snapshot
@@ -35,6 +36,7 @@ class GuardContext:
     stale: tuple[str, ...] | None = None
     active: tuple[MigrationRecord, ...] = ()
     unknown_share_max: float = 0.34
+    away: frozenset[str] = frozenset()
 
     def under_way(self) -> dict[str, InFlight]:
         """Migrations under way by VM: ours by record, and all observed ones, foreign ones too.

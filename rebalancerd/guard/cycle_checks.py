@@ -22,8 +22,8 @@ def telemetry_sane(ctx: GuardContext) -> Refusal | None:
 
 
 def cluster_visible(ctx: GuardContext) -> Refusal | None:
-    """Enough hosts must be usable; hosts the operator set to observe do not count."""
-    hosts = [h for h in ctx.snapshot.hosts if h.mode is not HostMode.OBSERVE]
+    """Enough hosts must be usable; hosts the operator set to observe, or that are asleep, do not count."""
+    hosts = [h for h in ctx.snapshot.hosts if h.mode is not HostMode.OBSERVE and h.name not in ctx.away]
     if not hosts:
         return about_cluster(Code.CLUSTER_PARTLY_UNKNOWN, "no host takes part")
     unusable = [h for h in hosts if not h.usable]

@@ -10,6 +10,7 @@ from rebalancerd.cluster.advice import Advice, AdviceScore
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import Plan
+from rebalancerd.cluster.power import PowerRecord
 
 T = TypeVar("T")
 _NOT_FINITE = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
@@ -95,3 +96,4 @@ MIGRATIONS: Codec[MigrationRecord] = Codec(MigrationRecord)
 CYCLES: Codec[CycleRecord] = Codec(CycleRecord)
 ADVICE: Codec[Advice] = Codec(Advice)
 ADVICE_SCORES: Codec[AdviceScore] = Codec(AdviceScore)
+POWER: Codec[PowerRecord] = Codec(PowerRecord)

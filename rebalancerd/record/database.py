@@ -21,7 +21,7 @@ from rebalancerd.ports import LedgerUnavailableError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"  # newest schema that this version knows; a test holds it to the newest version of alembic/versions
+HEAD = "0003"  # newest schema that this version knows; a test holds it to the newest version of alembic/versions
 SCRIPTS = Path(__file__).parent / "alembic"
 MAGIC = b"SQLite format 3\0"
 BUSY_MILLISECONDS = 5000

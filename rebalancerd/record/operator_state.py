@@ -22,6 +22,7 @@ def added_up(connection: Connection, now: float) -> OperatorState:
     resumed = _last(connection, CommandKind.RESUME)
     hosts = _last_by_subject(connection, CommandKind.DRAIN, CommandKind.UNDRAIN)
     cleared = _last_by_subject(connection, CommandKind.CLEAR_QUARANTINE)
+    power = _last_by_subject(connection, CommandKind.POWER_SLEEP, CommandKind.POWER_WAKE, CommandKind.POWER_TEST)
     words = _words(connection, now)
     return OperatorState(
         paused=paused,
@@ -32,6 +33,7 @@ def added_up(connection: Connection, now: float) -> OperatorState:
         breaker_closed_at=closed.at if closed is not None else None,
         resumed_at=resumed.at if resumed is not None else None,
         quarantine_cleared=tuple(sorted((host, c.at) for host, c in cleared.items())),
+        power=tuple(power[host] for host in sorted(power)),
     )
 
 

@@ -199,3 +199,14 @@ watched_hours = Table(
     Column("late", Integer, nullable=False),
     Column("unadvised", Integer, nullable=False),
 )
+power_events = Table(
+    "power_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("host", String(255), nullable=False, index=True),
+    Column("phase", String(24), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    sqlite_autoincrement=True,
+)

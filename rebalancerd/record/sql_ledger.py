@@ -17,8 +17,9 @@ from rebalancerd.cluster.advice import Advice, AdviceRecord, AdviceScore, Watche
 from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord, OperatorState
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import Plan
+from rebalancerd.cluster.power import PowerRecord
 from rebalancerd.ports import Clock, LedgerUnavailableError
-from rebalancerd.record import advice_rows, rows
+from rebalancerd.record import advice_rows, power_rows, rows
 from rebalancerd.record import operator_state as operators
 from rebalancerd.record.codec import PLANS, CodecError
 from rebalancerd.record.database import file_of, open_engine, telling
@@ -334,6 +335,25 @@ class SqlLedger:
         """What advice and hours since then add up to."""
         with self.reading() as connection:
             return advice_rows.added_up(connection, since)
+
+    # power
+
+    def record_power(self, record: PowerRecord) -> None:
+        """Append a host's new state, durable when this returns."""
+        with self._writing() as connection:
+            power_rows.add(connection, record, self._clock.wall())
+
+    def power_records(self) -> tuple[PowerRecord, ...]:
+        """The newest state of every host that ever had one, by name."""
+        with self.reading() as connection:
+            return power_rows.newest(connection)
+
+    def power_steps(
+        self, *, since: float = 0.0, host: str | None = None, limit: int = 100
+    ) -> tuple[tuple[float, PowerRecord], ...]:
+        """(when, state) of the steps since then, newest first."""
+        with self.reading() as connection:
+            return power_rows.steps(connection, since=since, host=host, limit=limit)
 
     # retention
 

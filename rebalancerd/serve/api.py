@@ -13,6 +13,7 @@ from starlette.responses import Response
 from rebalancerd import __version__
 from rebalancerd.record import snapshotfile
 from rebalancerd.record.planfile import document
+from rebalancerd.serve import power
 from rebalancerd.serve.commands import Commands
 from rebalancerd.serve.control import Control
 from rebalancerd.serve.peer import Peer
@@ -28,6 +29,8 @@ from rebalancerd.serve.schemas import (
     PauseRequest,
     Ping,
     PlanAnswer,
+    PowerAnswer,
+    PowerVerdict,
     ReasonRequest,
     SnapshotAnswer,
     Status,
@@ -64,7 +67,9 @@ def create_app(control: Control) -> FastAPI:
     )
     _problems(app)
     _reads(app, control)
-    _commands(app, Commands(control))
+    commands = Commands(control)
+    _commands(app, commands)
+    _power(app, control, commands)
     return app
 
 
@@ -163,6 +168,31 @@ def _commands(app: FastAPI, commands: Commands) -> None:
     @post("abort")
     def abort(body: VmRequest, by: By) -> AsciiJson:
         return AsciiJson(commands.abort(by, body.vm, reason=body.reason))
+
+
+def _power(app: FastAPI, control: Control, commands: Commands) -> None:
+    peer = [Depends(who)]
+    name = Query(min_length=1, max_length=255)
+
+    @app.get("/v1/power", response_model=PowerAnswer, dependencies=peer)
+    def seen() -> AsciiJson:
+        return AsciiJson(power.power_answer(control))
+
+    @app.get("/v1/power/sleep", response_model=PowerVerdict, dependencies=peer)
+    def would_sleep(host: Annotated[str, name], test: bool = False) -> AsciiJson:
+        return AsciiJson(power.sleep_verdict(control, commands, host, test=test))
+
+    @app.post("/v1/power-sleep", response_model=CommandAnswer)
+    def sleep(body: HostRequest, by: By) -> AsciiJson:
+        return AsciiJson(power.sleep(control, commands, by, body.host, reason=body.reason, test=False))
+
+    @app.post("/v1/power-test", response_model=CommandAnswer)
+    def test_wake(body: HostRequest, by: By) -> AsciiJson:
+        return AsciiJson(power.sleep(control, commands, by, body.host, reason=body.reason, test=True))
+
+    @app.post("/v1/power-wake", response_model=CommandAnswer)
+    def wake(body: HostRequest, by: By) -> AsciiJson:
+        return AsciiJson(power.wake(control, commands, by, body.host, reason=body.reason))
 
 
 def _problems(app: FastAPI) -> None:

@@ -132,6 +132,20 @@ class Commands:
         executor.abort(uuid, f"by {by}" + (f": {reason}" if reason else ""))
         return answer
 
+    # what commands of other files are made of
+
+    def known_host(self, given: str) -> str:
+        """The host of that name. Raises ProblemError."""
+        return self._host(given)
+
+    def must_act(self, what: str) -> None:
+        """Refuse in a mode that moves nothing. Raises ProblemError."""
+        self._must_act(what)
+
+    def write(self, kind: CommandKind, by: str, message: str, *, subject: str, reason: str) -> CommandAnswer:
+        """The row of a command about a host. Raises ProblemError."""
+        return self._write(kind, by, message, subject=subject, reason=reason)
+
     # checks
 
     def _now(self) -> float:

@@ -18,6 +18,7 @@ from rebalancerd.cluster.decision import OperatorState
 from rebalancerd.cluster.migration import MigrationRecord, Progress
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode
+from rebalancerd.cluster.power import PowerRecord
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard import policy_windows
@@ -26,6 +27,7 @@ from rebalancerd.loop import LoopSettings
 from rebalancerd.offline import keep
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.ports import Clock, HostError, Lease, Ledger, LedgerUnavailableError
+from rebalancerd.power_round import PowerRound
 from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import PHYSICS, ModelState
 from rebalancerd.predict.settings import PredictSettings
@@ -102,7 +104,7 @@ class Surroundings:
     """What the daemon knows of itself. ``pause_file``: why its file pauses it, None if it does not.
 
     ``model``: who predicts what migrations cost; ``demand``: who forecasts what VMs will ask for; ``advice``: how advice
-    turned out; ``predict``: with which settings it is predicted.
+    turned out; ``predict``: with which settings it is predicted; ``power``: host power, None where none is configured.
     """
 
     hosts: tuple[str, ...]
@@ -115,6 +117,7 @@ class Surroundings:
     demand: Callable[[], DemandModelState | None] = lambda: None
     advice: Callable[[], ShadowState | None] = lambda: None
     predict: PredictSettings = PredictSettings()
+    power: PowerRound | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,8 +331,16 @@ class Control:
                 cycle_seconds=self.about.cycle_seconds,
                 model=self.about.model(),
                 demand=self.about.demand(),
+                power=self.power_records(),
             )
         )
+
+    def power_records(self) -> tuple[PowerRecord, ...]:
+        """Where every host's power is; empty where none is configured or the ledger is away."""
+        try:
+            return self.about.power.keeper.records() if self.about.power is not None else ()
+        except LedgerUnavailableError:
+            return ()
 
     def _moving(self, now: float) -> tuple[MigrationRow, ...]:
         """Open migrations of ours with their progress, then the foreign ones that were observed."""

@@ -8,6 +8,7 @@ from typing import Literal
 from rebalancerd.cluster.decision import CycleRecord, Outcome
 from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import HostMode
+from rebalancerd.cluster.power import PowerPhase, PowerRecord
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.predict.demand.keeper import DemandModelState
@@ -46,6 +47,7 @@ class HealthCode(StrEnum):
     CONFIG_RELOAD_FAILED = "CONFIG_RELOAD_FAILED"
     MODEL_UNTRUSTED = "MODEL_UNTRUSTED"
     DEMAND_MODEL_UNTRUSTED = "DEMAND_MODEL_UNTRUSTED"
+    HOST_POWER = "HOST_POWER"
 
 
 # conditions of the whole cluster that a cycle's refusals carry: code, how bad, what to do
@@ -99,6 +101,7 @@ class Facts:
     cycle_seconds: float = 60.0
     model: ModelState | None = None
     demand: DemandModelState | None = None
+    power: tuple[PowerRecord, ...] = ()
 
 
 def checks(facts: Facts) -> tuple[Check, ...]:
@@ -109,6 +112,7 @@ def checks(facts: Facts) -> tuple[Check, ...]:
         *_of_demand(facts),
         *_of_cycle(facts),
         *_of_hosts(facts),
+        *_of_power(facts),
         *_of_migrations(facts),
     ]
     unique = {(c.code, c.subject): c for c in reversed(found)}
@@ -218,10 +222,29 @@ def _of_cycle(facts: Facts) -> list[Check]:
     return found
 
 
+def _of_power(facts: Facts) -> list[Check]:
+    """Hosts that did not go down or come back as they were told, and those that may not be powered off since."""
+    known = facts.snapshot.host_by_name if facts.snapshot is not None else {}
+    found = []
+    for record in facts.power:
+        hint = f"see `rebalancerd power status`; once it is mended: `rebalancerd power test {record.host}`"
+        if record.phase in (PowerPhase.STUCK, PowerPhase.FAILED):
+            message = f"host {record.host} is {record.phase}: {record.reason}"
+            found.append(_check(HealthCode.HOST_POWER, "err", message, hint, record.host))
+        elif record.disabled is not None:
+            message = f"power-off of host {record.host} is disabled: {record.disabled}"
+            found.append(_check(HealthCode.HOST_POWER, "warn", message, hint, record.host))
+        elif known and record.host not in known and record.phase is not PowerPhase.AWAKE:
+            message = f"host {record.host} is {record.phase} and not configured any more"
+            found.append(_check(HealthCode.HOST_POWER, "warn", message, "configure it again to wake it", record.host))
+    return found
+
+
 def _of_hosts(facts: Facts) -> list[Check]:
+    away = {record.host for record in facts.power if record.phase.is_away}
     found = []
     for host in facts.snapshot.hosts if facts.snapshot is not None else ():
-        if host.unusable is not None:
+        if host.unusable is not None and host.name not in away:
             code, hint = _unusable(host.unusable)
             found.append(_check(code, "warn", f"host {host.name}: {host.unusable}", hint, host.name))
     for name in facts.cycle.hot_hosts if facts.cycle is not None else ():

@@ -13,6 +13,7 @@ from rebalancerd import __version__
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.migration import OPEN_STATES, MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import Mode
+from rebalancerd.cluster.power import PowerRecord
 from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.serve.advice_metrics import AdviceMetrics
@@ -146,6 +147,15 @@ class Metrics:
         self._refused_so_far: dict[str, int] = {}
         self._demand = DemandMetrics(registry)
         self._advice = AdviceMetrics(registry)
+        self._power = Gauge(
+            "rebalancerd_host_power", "1: the host's power is in that phase.", ["host", "phase"], registry=registry
+        )
+        self._power_disabled = Gauge(
+            "rebalancerd_host_power_off_disabled",
+            "1: the host failed to sleep or to wake, and is not powered off any more.",
+            ["host"],
+            registry=registry,
+        )
         self._lease = Gauge("rebalancerd_lease_held", "1: this daemon is the one that acts.", registry=registry)
         self._breaker = Gauge("rebalancerd_breaker_open", "1: too many migrations failed.", registry=registry)
         self._paused = Gauge("rebalancerd_paused", "1: an operator paused the daemon.", registry=registry)
@@ -278,6 +288,15 @@ class Metrics:
         """Show who forecasts demand, and how that goes."""
         with self._lock:
             self._demand.observe(state)
+
+    def observe_power(self, records: Iterable[PowerRecord]) -> None:
+        """Show in which phase each host's power is."""
+        with self._lock:
+            self._power.clear()
+            self._power_disabled.clear()
+            for record in records:
+                self._power.labels(host=record.host, phase=record.phase.value).set(1)
+                self._power_disabled.labels(host=record.host).set(record.disabled is not None)
 
     def observe_advice(self, state: ShadowState) -> None:
         """Show how advice turned out."""

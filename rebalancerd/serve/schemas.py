@@ -361,6 +361,43 @@ class CommandAnswer(Answer):
     message: str
 
 
+class PowerRow(Part):
+    """One host's power. ``said``: the last word of its management controller; ``boots``: boot times measured so far."""
+
+    host: str
+    phase: str
+    since: float | None
+    reason: str
+    by: str
+    controlled: bool
+    tested_at: float | None
+    disabled: str | None
+    wake_wanted: str | None
+    boot_seconds: float
+    boots: int
+    said: str | None
+
+
+class PowerAnswer(Answer):
+    """Host power, and what the last round ordered, could have ordered, and why others stay on: (host, why)."""
+
+    mode: str
+    hosts: tuple[PowerRow, ...]
+    woken: tuple[tuple[str, str], ...]
+    sent_to_sleep: tuple[tuple[str, str], ...]
+    could_sleep: tuple[tuple[str, str], ...]
+    kept: tuple[tuple[str, str], ...]
+
+
+class PowerVerdict(Answer):
+    """Whether a host would be put to sleep now, and why not."""
+
+    host: str
+    would_sleep: bool
+    code: str | None = None
+    message: str
+
+
 class Ping(Answer):
     """Who is there."""
 

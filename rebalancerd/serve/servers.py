@@ -76,6 +76,8 @@ class Servers:
         advice = control.about.advice()
         if advice is not None:
             self.metrics.observe_advice(advice)
+        if control.about.power is not None:
+            self.metrics.observe_power(control.power_records())
         view = control.loop.view
         self.metrics.observe_state(
             lease_held=control.lease is None or control.lease.held(),

@@ -11,6 +11,7 @@ from rebalancerd.cluster.decision import CommandKind
 from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.sim import disasters
 from rebalancerd.sim.adapters import Reach
+from rebalancerd.sim.power import NEVER, Bmc
 from rebalancerd.sim.scenario import ScenarioError, ScriptLine, seconds
 from rebalancerd.sim.telemetry import Distorter, Distortion
 from rebalancerd.sim.transfer import PlannedFailure
@@ -156,6 +157,24 @@ def _pause_file(world: "World", words: Words) -> None:
     world.pause_reason = {"there": "pause file exists", "gone": None}[words[0]]
 
 
+def _bmc(world: "World", words: Words) -> None:
+    """``bmc HOST`` and how it behaves from now on (see sim.power.Bmc)."""
+    world.power.machines[words[0]].bmc = Bmc(words[1])
+
+
+def _button(world: "World", words: Words) -> None:
+    """``power-button HOST on|off``: somebody presses it."""
+    world.power.by_hand(words[0], on={"on": True, "off": False}[words[1]])
+
+
+def _takes(what: str) -> Verb:
+    def verb(world: "World", words: Words) -> None:
+        value = NEVER if words[1] == "never" else seconds(words[1])
+        setattr(world.power.machines[words[0]], what, value)
+
+    return verb
+
+
 # operators
 
 
@@ -197,5 +216,9 @@ VERBS: dict[str, Verb] = {
     "ledger": _ledger,
     "lease": _lease,
     "pause-file": _pause_file,
+    "bmc": _bmc,
+    "power-button": _button,
+    "boot-takes": _takes("boot_seconds"),
+    "shutdown-takes": _takes("shutdown_seconds"),
     **{kind.value.replace("_", "-"): _command(kind) for kind in CommandKind},
 }

@@ -4,10 +4,12 @@ from collections import Counter
 
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import HostMode
+from rebalancerd.cluster.power import PowerPhase
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.sim.adapters import Reach, SimWrite, Wires
 from rebalancerd.sim.cluster import SimCluster
 from rebalancerd.sim.journal import JournalLedger
+from rebalancerd.sim.power import OFF_WITH_VMS
 from rebalancerd.sim.scenario import WorldSpec
 from rebalancerd.sim.transfer import Phase
 
@@ -43,6 +45,17 @@ class Invariants:
         self._caps(record)
         self._hard_rules(record)
 
+    def before_off(self, host: str) -> None:
+        """What must hold at the instant of an order to shut a host down."""
+        known = self._ledger.power.get(host)
+        durable = known is not None and known.phase is PowerPhase.SHUTTING_DOWN
+        self._assert(durable, "P3", f"{host} is shut down without a record of it")
+        self._assert(self._spec.mode.may_act, "P9", f"{host} is shut down in mode {self._spec.mode}")
+        domains = self._cluster.hosts[host].domains
+        self._assert(not domains, "power", f"{host} is shut down with {len(domains)} domains on it")
+        coming = [m for m in self._cluster.migrations.running.values() if host in (m.source, m.destination)]
+        self._assert(not coming, "power", f"{host} is shut down while a VM migrates")
+
     def check(self) -> None:
         """What must hold between any two steps."""
         self.checks += 1
@@ -52,6 +65,8 @@ class Invariants:
             self._assert(call.kind in ALLOWED_CALLS, "P1", f"call {call.kind}")
             self._assert(self._spec.mode.may_act, "P9", f"call {call.kind} in mode {self._spec.mode}")
         self._calls_seen = len(self._write.calls)
+        off = next((e for e in self._cluster.happened if e.kind == OFF_WITH_VMS), None)
+        self._assert(off is None, "power", f"{off.host if off else ''} was powered off with VMs on it")
         written = self._ledger.cycles_written + self.cycles_unrecorded
         self._assert(written == self.cycles_run, "P12", f"{self.cycles_run} cycles left {written} records")
         if self._version != self._cluster.version:

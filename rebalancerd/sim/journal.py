@@ -1,11 +1,13 @@
 """The ledger as the simulator sees it: the real one behind, its writes noted, its disk full or its writer killed on order."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord, OperatorState
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import Plan
-from rebalancerd.ports import Ledger, LedgerUnavailableError
+from rebalancerd.cluster.power import PowerRecord
+from rebalancerd.ports import Ledger, LedgerUnavailableError, PowerLedger
 
 
 class KilledError(BaseException):
@@ -27,11 +29,17 @@ class Lifeline:
             raise KilledError
 
 
-class JournalLedger:
-    """ports.Ledger around another one."""
+class RecordingLedger(Ledger, PowerLedger, Protocol):
+    """A ledger that also remembers who is asleep."""
 
-    def __init__(self, inner: Ledger, lifeline: Lifeline) -> None:
+
+class JournalLedger:
+    """ports.Ledger and ports.PowerLedger around another one."""
+
+    def __init__(self, inner: "RecordingLedger", lifeline: Lifeline) -> None:
         self._inner, self._lifeline = inner, lifeline
+        self.power: dict[str, PowerRecord] = {}
+        self.on_power: Callable[[PowerRecord], None] = lambda _record: None
         self.full = False
         self.cycles_written = 0
         self.records: dict[str, MigrationRecord] = {}
@@ -116,6 +124,18 @@ class JournalLedger:
         used = self._inner.use_approval(command_id, migration_id)
         self._lifeline.effect()
         return used
+
+    def record_power(self, record: PowerRecord) -> None:
+        """Append a host's state."""
+        self._write()
+        self._inner.record_power(record)
+        self.power[record.host] = record
+        self.on_power(record)
+        self._lifeline.effect()
+
+    def power_records(self) -> tuple[PowerRecord, ...]:
+        """The newest state of every host."""
+        return self._inner.power_records()
 
     def cycles(self, *, limit: int = 20, before: int | None = None) -> Sequence[CycleRecord]:
         """The last cycles."""

@@ -9,8 +9,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from rebalancerd.act.power.settings import PowerSettings
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.policy import HostMode, Mode, VmPolicy
+from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.guard.settings import GuardSettings, PolicyWindow, Window
 from rebalancerd.observe.settings import ObserveSettings
@@ -53,7 +55,10 @@ class ScriptLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldSpec:
-    """A simulated cluster, the daemon's settings on it, and the script. ``past_days``: how far back its history goes."""
+    """A simulated cluster, the daemon's settings on it, and the script. ``past_days``: how far back its history goes.
+
+    ``power``: None for a daemon without host power; ``folding``: it may put hosts to sleep without being told to.
+    """
 
     cluster: ClusterSpec
     mode: Mode = Mode.AUTO
@@ -66,6 +71,9 @@ class WorldSpec:
     plan: PlanSettings = PlanSettings()
     guard: GuardSettings = GuardSettings()
     act: ActSettings = ActSettings()
+    power: PowerSettings | None = None
+    limits: PowerLimits = PowerLimits()
+    folding: bool = False
     script: tuple[ScriptLine, ...] = field(default_factory=tuple)
 
 
@@ -125,6 +133,7 @@ def parse_world(table: Mapping[str, Any]) -> WorldSpec:
         "plan": settings(PlanSettings, rest.pop("plan", {}), "plan"),
         "guard": settings(GuardSettings, rest.pop("guard", {}), "guard"),
         "act": settings(ActSettings, rest.pop("act", {}), "act"),
+        **_power(rest.pop("power", None)),
     }
     try:
         cluster = ClusterSpec(hosts=hosts, vms=vms, seed=int(rest.pop("seed", 1)))
@@ -144,6 +153,19 @@ def parse_world(table: Mapping[str, Any]) -> WorldSpec:
     if rest:
         raise ScenarioError(f"unknown key {sorted(rest)[0]!r}")
     return spec
+
+
+def _power(table: Mapping[str, Any] | None) -> dict[str, Any]:
+    """``[power]``: times of the sequences and limits in one table, as in the configuration; ``folding``."""
+    if table is None:
+        return {}
+    times = {f.name for f in fields(PowerSettings)}
+    rest = {k: v for k, v in table.items() if k not in times and k != "folding"}
+    return {
+        "power": settings(PowerSettings, {k: v for k, v in table.items() if k in times}, "power"),
+        "limits": settings(PowerLimits, rest, "power"),
+        "folding": bool(table.get("folding", False)),
+    }
 
 
 def settings(kind: type[T], table: Mapping[str, Any], where: str) -> T:

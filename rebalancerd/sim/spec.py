@@ -24,7 +24,8 @@ class HostSpec:
     """A simulated host. ``cpu_generation``: guests that need a later one cannot come here.
 
     ``overhead_cores`` and ``overhead_memory_bytes`` are what the host itself uses. ``storage``: path prefixes it
-    reaches. ``uuid`` None: made from the name. ``agent``: a metrics agent runs on it.
+    reaches. ``uuid`` None: made from the name. ``agent``: a metrics agent runs on it. ``power``: it has a
+    management controller, boots and shuts down in so many seconds.
     """
 
     name: str
@@ -49,6 +50,9 @@ class HostSpec:
     idle_watts: float | None = None
     max_watts: float | None = None
     power_watts: tuple[float, ...] | None = None
+    power: bool = False
+    boot_seconds: float = 120.0
+    shutdown_seconds: float = 30.0
 
     def facts(self) -> HostFacts:
         """What its libvirt would say of it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rebalancerd.cluster.decision import CycleRecord, Outcome
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.plan import Plan
+from rebalancerd.cluster.power import PowerRecord
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 
 NAMES_SHOWN = 4
@@ -38,6 +39,7 @@ class Story:
         self._cycle: object = None
         self._same = 0
         self._states: dict[str, MigrationState] = {}
+        self._power: dict[str, tuple[object, ...]] = {}
         self._plans: set[str] = set()
 
     def tell(self, kind: str, text: str) -> None:
@@ -95,6 +97,16 @@ class Story:
         if not record.state.is_open:
             text += _verdict(record)
         self.tell("migration", text)
+
+    def power(self, record: PowerRecord) -> None:
+        """A host's next phase on its way to sleep or back."""
+        key = (record.phase, record.since, record.wake_wanted, record.disabled)
+        if self._power.get(record.host) == key:
+            return
+        self._power[record.host] = key
+        more = f"; wanted back: {record.wake_wanted}" if record.wake_wanted else ""
+        more += "; power-off disabled" if record.disabled else ""
+        self.tell("power", f"{record.host} {record.phase}: {record.reason}{more}")
 
     def _grouped(self, refusals: tuple[Refusal, ...]) -> tuple[str, ...]:
         """Refusals by code, with some of their subjects."""

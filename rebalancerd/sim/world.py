@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rebalancerd.act.executor import Executor
+from rebalancerd.act.power.keeper import PowerKeeper
 from rebalancerd.cluster.decision import CommandKind, CycleRecord, Outcome
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.loop import Loop, LoopSettings
 from rebalancerd.observe.history import History
 from rebalancerd.observe.observer import Observer
 from rebalancerd.ports import Clock, LedgerUnavailableError
+from rebalancerd.power_round import PowerRound
 from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.demand.persistence import PersistenceDemand
 from rebalancerd.predict.interface import CostModel, DemandModel
@@ -23,6 +25,7 @@ from rebalancerd.sim.faults import perform
 from rebalancerd.sim.invariants import InvariantError, Invariants
 from rebalancerd.sim.journal import JournalLedger, KilledError, Lifeline, SimLease
 from rebalancerd.sim.past import record_past
+from rebalancerd.sim.power import SimPower
 from rebalancerd.sim.scenario import ScriptLine, WorldSpec
 from rebalancerd.sim.story import Story
 
@@ -58,8 +61,9 @@ class World:
         self.cluster = SimCluster(spec.cluster, self.clock)
         self.wires = Wires(self.cluster)
         self.read, self.probe, self.write = SimRead(self.wires), SimProbe(self.wires), SimWrite(self.wires)
+        self.power = SimPower(self.cluster)
         self.lifeline = Lifeline()
-        self.write.after_call = self.lifeline.effect
+        self.write.after_call = self.power.after_call = self.lifeline.effect
         url = "sqlite://" if state_dir is None else f"sqlite:///{state_dir / 'ledger.sqlite'}"
         self._sql = SqlLedger(url, self.clock)
         self.ledger = JournalLedger(self._sql, self.lifeline)
@@ -67,11 +71,15 @@ class World:
         self.pause_reason: str | None = None
         self.story = Story(lambda: self.cluster.now, self._name)
         self.ledger.on_migration, self.ledger.on_plan = self.story.migration, self.story.plan
+        self.ledger.on_power = self.story.power
         self.invariants = Invariants(spec, self.cluster, self.wires, self.write, self.ledger)
+        self.power.before_off = self.invariants.before_off
         self.on_cycle: Callable[[CycleRecord], None] = lambda _record: None
         self.observer: Observer | None = None
         self.executor: Executor | None = None
         self.loop: Loop | None = None
+        self.keeper: PowerKeeper | None = None
+        self.power_round: PowerRound | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if history_dir is not None:
             self._directory = history_dir
@@ -85,6 +93,8 @@ class World:
         self._costs: CostModel = PhysicsCost(spec.predict) if costs is None else costs
         self._script: list[ScriptLine] = list(spec.script)
         self._due = {"sample": 0.0, "probe": PROBE_OFFSET_SECONDS, "decide": spec.decide_seconds, "watch": 0.0}
+        if spec.power is not None:
+            self._due["power"] = 0.0
         self._last_record: CycleRecord | None = None
         if begin is not None or spec.past_days:
             history = History(self._directory)
@@ -136,6 +146,7 @@ class World:
                 lease=self.lease,
                 controller="sim",
             )
+        self.keeper = self._build_keeper()
         self.loop = Loop(
             observer=self.observer,
             demand=self._demand,
@@ -146,9 +157,43 @@ class World:
             executor=self.executor,
             lease=self.lease,
             pause_file=lambda: self.pause_reason,
+            power=self.keeper,
         )
+        if self.keeper is not None:
+            self.power_round = PowerRound(
+                keeper=self.keeper,
+                limits=spec.limits,
+                clock=self.clock,
+                view=lambda: self.loop.view if self.loop is not None else None,
+                folding=lambda: spec.folding,
+            )
         if self.executor is not None:
             self._alive(self.executor.adopt)
+
+    def _build_keeper(self) -> PowerKeeper | None:
+        if self.spec.power is None:
+            return None
+        return PowerKeeper(
+            power=self.power,
+            read=self.read,
+            ledger=self.ledger,
+            clock=self.clock,
+            settings=self.spec.power,
+            migrations=self.ledger.open_migrations,
+            lease=self.lease,
+            held_back=self._held_back,
+            answers=self._answers,
+            boot_seconds=self.spec.limits.boot_seconds,
+        )
+
+    def _held_back(self) -> str | None:
+        paused = self.ledger.operator_state(self.clock.wall()).paused
+        return f"paused by {paused.by}" if paused is not None else self.pause_reason
+
+    def _answers(self, host: str) -> bool:
+        view = self.loop.view if self.loop is not None else None
+        seen = view.snapshot.host_by_name.get(host) if view is not None else None
+        return seen is not None and seen.usable
 
     @property
     def demand_basis(self) -> str | None:
@@ -160,7 +205,7 @@ class World:
         """It is gone between two instructions; the ledger, libvirt and the history's files stay."""
         if self.observer is not None:
             self.observer.close()  # what is mapped survives a kill as well; this only gives back the descriptors
-        self.observer = self.executor = self.loop = None
+        self.observer = self.executor = self.loop = self.keeper = self.power_round = None
         self.lifeline.kill_after = None
         self.lease.next_tenure()
 
@@ -193,10 +238,12 @@ class World:
                 break
             self.clock.advance_to(at)
             self.cluster.advance()
+            self.power.settle()
             while self._script and self._script[0].at <= self.clock.monotonic():
                 perform(self, self._script.pop(0))
             self._tick()
             self.cluster.advance()
+            self.power.settle()
             self.invariants.check()
         self.clock.advance_to(until)
         self.cluster.advance()
@@ -213,6 +260,7 @@ class World:
             ("watch", spec.act.poll_seconds, self._watch),
             ("probe", spec.observe.probe_interval_seconds, self._probe),
             ("decide", spec.decide_seconds, self._decide),
+            *([("power", spec.power.poll_seconds, self._power)] if spec.power is not None else []),
         )
         for name, period, work in periods:
             now = self.clock.monotonic()
@@ -268,6 +316,12 @@ class World:
             self.invariants.check()  # a broken promise is told before the bug it caused
             raise InvariantError(f"a cycle failed at {self.cluster.now:.0f} s: {record.reason}")
         self._due["watch"] = self.clock.monotonic()
+        if self.power_round is not None:
+            self.power_round.after_cycle(record)
+
+    def _power(self) -> None:
+        if self.keeper is not None and self.spec.mode.may_act:
+            self.keeper.tick()
 
     def _name(self, vm_uuid: str) -> str:
         return self.cluster.vms[vm_uuid].name if vm_uuid in self.cluster.vms else vm_uuid

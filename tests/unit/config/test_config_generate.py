@@ -31,7 +31,7 @@ def test_the_example_loads_with_everything_taken_in() -> None:
     """What is shown as default is the default: taking the comment signs away changes nothing but the examples."""
     plain, full = config.parse(config.generate()), config.parse(uncommented(config.generate()))
 
-    for section in ("ticks", "observe", "predict", "models", "plan", "act", "serve", "log"):
+    for section in ("ticks", "observe", "predict", "models", "plan", "act", "power", "serve", "log"):
         assert getattr(full, section) == getattr(plain, section)
         assert getattr(full, section).model_fields_set == set(type(getattr(full, section)).model_fields)
     assert full.guard.model_copy(update={"windows": (), "blackouts": (), "policy_windows": ()}) == plain.guard
@@ -46,13 +46,13 @@ def test_every_setting_is_described_in_the_example() -> None:
         v for v in vars(config_sections).values() if isinstance(v, type) and issubclass(v, Section) and v is not Section
     ]
 
-    assert len(kinds) == 13
+    assert len(kinds) == 15
     for kind in kinds:
         assert kind.__doc__
         for name, field in kind.model_fields.items():
             key = config_sections.file_key(name)
             assert field.description, f"{kind.__name__}.{name}"
-            assert re.search(rf"(?m)^(\[\[)?(\w+\.)?{key}(\]\]| = )", text), f"{kind.__name__}.{name}"
+            assert re.search(rf"(?m)^(\[\[?)?(\w+\.)?{key}(\]\]?| = )", text), f"{kind.__name__}.{name}"
 
 
 def test_the_shipped_example_is_the_generated_one() -> None:

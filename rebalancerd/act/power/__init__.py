@@ -1,0 +1,1 @@
+"""Host power: orders to management controllers, and the sequences that put hosts to sleep and wake them."""
