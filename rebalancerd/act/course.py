@@ -169,6 +169,7 @@ class Courses:
                 source_removed=record.source not in self._read.hosts(),
                 source_silent_seconds=watch.silent_seconds,
                 persistent=record.persistent,
+                still_seconds=watch.still_seconds,
                 error=error,
             ),
             self._settings,

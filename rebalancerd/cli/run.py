@@ -59,6 +59,8 @@ def _serve(daemon: "Daemon") -> "Servers":
         demand=daemon.demand.state,
         advice=daemon.shadow.state,
         predict=cfg.predict_settings(),
+        ledger_fault=daemon.ledger_fault,
+        events_missed=daemon.ports.read.events_missed,
     )
     control = Control(
         loop=daemon.loop,

@@ -76,6 +76,7 @@ class Servers:
         advice = control.about.advice()
         if advice is not None:
             self.metrics.observe_advice(advice)
+        self.metrics.observe_events(control.about.events_missed())
         view = control.loop.view
         self.metrics.observe_state(
             lease_held=control.lease is None or control.lease.held(),
