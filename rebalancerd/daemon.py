@@ -188,6 +188,7 @@ class Daemon:
             settings=self.config.act_settings(),
             lease=self.lease,
             controller=self.config.controller,
+            stopping=self._stop.is_set,
         )
 
     def run(self) -> int:
@@ -201,6 +202,11 @@ class Daemon:
             config=str(self.config_path),
         )
         self._adopt()
+        if self._stop.is_set():  # asked to end before anything was begun
+            self._notifier.stopping()
+            log.info("stopped")
+            self.close()
+            return 0
         watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         watcher.start()
         scheduler = self._schedule()

@@ -11,7 +11,7 @@ from rebalancerd.act.ladder import allowed_downtime_seconds
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.act.stall import StallAction, StallTrack, observe_stall
 from rebalancerd.act.verdict import Patience, Side, finding, side
-from rebalancerd.cluster.migration import AbortCause, MigrationState, Progress
+from rebalancerd.cluster.migration import CRASHED_NOTE, AbortCause, MigrationState, Progress
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.ports import HostError
@@ -209,6 +209,8 @@ def _explained(state: MigrationState, note: str, look: Look, settings: ActSettin
     """The verdict by location, refined by what else is known of its cause."""
     if state is MigrationState.FAILED:
         return _stayed(note, look)
+    if state is MigrationState.VM_STOPPED and DomainState.CRASHED in (look.source, look.destination):
+        note = CRASHED_NOTE
     source_lost = look.source_silent_seconds >= settings.settle_seconds
     if state in (MigrationState.VM_STOPPED, MigrationState.MISSING) and source_lost:
         note = f"{note}; the source had been silent for {look.source_silent_seconds:.0f} s"

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rebalancerd.cluster.decision import OperatorState
-from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, MigrationState
+from rebalancerd.cluster.migration import CRITICAL_STATES, MOVED_NOTE, MigrationRecord, MigrationState
 from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
 from rebalancerd.guard.breaker import Breaker, breaker
 from rebalancerd.guard.settings import GuardSettings
@@ -234,6 +234,8 @@ def _quarantined(
 
 
 def _host_at_fault(record: MigrationRecord) -> str | None:
+    if MOVED_NOTE in record.reason:
+        return None
     if record.state is MigrationState.LOST_SOURCE:
         return record.source
     if record.state in DESTINATION_AT_FAULT and _refusal_code(record) is None and not _link_at_fault(record):

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Literal
 
 from rebalancerd.cluster.decision import CycleRecord, Outcome
-from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, MigrationState
+from rebalancerd.cluster.migration import CRASHED_NOTE, CRITICAL_STATES, MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
 from rebalancerd.cluster.snapshot import Snapshot
@@ -46,6 +46,7 @@ class HealthCode(StrEnum):
     VM_IN_DANGER = "VM_IN_DANGER"
     VM_PAUSED_AFTER_MOVE = "VM_PAUSED_AFTER_MOVE"
     SOURCE_LOST = "SOURCE_LOST"
+    VM_CRASHED = "VM_CRASHED"
     LEDGER_UNAVAILABLE = "LEDGER_UNAVAILABLE"
     LEASE_LOST = "LEASE_LOST"
     CONFIG_RELOAD_FAILED = "CONFIG_RELOAD_FAILED"
@@ -282,6 +283,10 @@ def _of_migrations(facts: Facts) -> list[Check]:
             what = f"{record.vm_name} ({record.vm_uuid}): its host {record.source} was lost while it moved away"
             hint = f"on {record.destination}: `virsh domstate {record.vm_uuid}`; starting it anew is up to you"
             found.append(_check(HealthCode.SOURCE_LOST, "err", what, hint, record.id))
+        elif _crashed(record) and facts.now - (record.ended_at or 0.0) < LOST_TOLD_SECONDS:
+            what = f"{record.vm_name} ({record.vm_uuid}) crashed while it moved from {record.source}"
+            hint = f"on {record.source}: `virsh domstate --reason {record.vm_uuid}`; starting it anew is up to you"
+            found.append(_check(HealthCode.VM_CRASHED, "err", what, hint, record.id))
     if facts.snapshot is not None:
         for flight in facts.snapshot.in_flight:
             if not flight.ours:
@@ -304,6 +309,10 @@ def _by_hand(facts: Facts, record: MigrationRecord) -> str:
     )
     flags = "--live --p2p --postcopy --postcopy-resume"
     return f"once the link is back, on {record.source}: `virsh migrate {flags} {record.vm_uuid} {uri}`"
+
+
+def _crashed(record: MigrationRecord) -> bool:
+    return record.state is MigrationState.VM_STOPPED and CRASHED_NOTE in record.reason
 
 
 def _still_paused(facts: Facts, record: MigrationRecord) -> bool:
