@@ -23,6 +23,7 @@ RISKS = (
     "guard.in_per_host",
     "guard.per_cluster",
     "guard.per_hour",
+    "guard.windows",
 )
 ANY_TIME = 1_767_225_600.0  # 2026-01-01 UTC: from there on windows are looked at
 CAPS = ("out_per_host", "in_per_host", "per_cluster")
@@ -247,6 +248,12 @@ def _taken(cfg: "Config") -> Iterator[tuple[str, str]]:
         yield "guard.cooldown", "0 lets a VM be moved again and again without rest"
     if cfg.guard.hold_rounds == 0:
         yield "guard.hold_rounds", "0 acts on a single reading"
+    for window in cfg.guard.windows:
+        if window.start == window.end:
+            yield (
+                "guard.windows",
+                f"{window.start} to {window.end} is the whole day, on which migrations may begin at any time",
+            )
     defaults = type(cfg.guard).model_fields
     for name in (*CAPS, "per_hour"):
         value = getattr(cfg.guard, name)

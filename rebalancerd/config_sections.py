@@ -537,6 +537,9 @@ class GuardSection(Section):
     in_per_host: Count = setting(_GUARD.in_per_host, "Migrations that may enter one host at once.")
     per_cluster: Count = setting(_GUARD.per_cluster, "Migrations that may run in the cluster at once.")
     per_hour: Count = setting(_GUARD.per_hour, "Migrations that may begin within an hour.")
+    per_vm_per_day: AtLeastOne = setting(
+        _GUARD.per_vm_per_day, "Migrations of one VM within a day; a drain may exceed it.", le=1000
+    )
     hold_rounds: Count = setting(_GUARD.hold_rounds, "Cycles in a row for which a host must have been hot.")
     min_gain: Share = setting(_GUARD.min_gain, "Smallest improvement of the score for which anything is moved.")
     payback_max_seconds: Seconds = setting(

@@ -54,6 +54,7 @@ from rebalancerd.record.file_lease import FileLease
 from rebalancerd.record.labelled import labelled_migrations
 from rebalancerd.record.snapshotfile import KeptInputs
 from rebalancerd.record.sql_ledger import SqlLedger
+from rebalancerd.record.stand_in import open_or_stand_in
 from rebalancerd.serve.sd_notify import Notifier
 from rebalancerd.shadow import Shadow
 from rebalancerd.trainer import Trainer
@@ -140,7 +141,7 @@ class Daemon:
 
     def __init__(self, config_path: Path, cfg: Config, *, notifier: Notifier | None = None) -> None:
         """Raises LeaseTakenError if another daemon has the state directory, LedgerUnavailableError, OSError."""
-        self.config_path, self.config = config_path, cfg
+        self.config_path = config_path
         self.clock = SystemClock()
         self.started_at = self.clock.wall()
         self._notifier = notifier if notifier is not None else Notifier()
@@ -151,7 +152,11 @@ class Daemon:
         state = Path(cfg.state_dir)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.lease = FileLease(state / "lock")
-        self.ledger = SqlLedger(cfg.ledger_url, self.clock)
+        self.ledger, self.ledger_fault = open_or_stand_in(cfg.ledger_url, self.clock)
+        if self.ledger_fault is not None:
+            log.error("ledger_refused", reason=self.ledger_fault, mode=str(Mode.OBSERVE))
+            cfg = cfg.model_copy(update={"mode": Mode.OBSERVE})
+        self.config = cfg
         self.ports = build_ports(cfg, self.clock)
         self.observer = build_observer(cfg, self.ports, self.clock, state / "history")
         self.models = build_models(cfg, self.clock)
@@ -194,6 +199,7 @@ class Daemon:
             settings=self.config.act_settings(),
             lease=self.lease,
             controller=self.config.controller,
+            stopping=self._stop.is_set,
         )
 
     def _build_keeper(self) -> PowerKeeper | None:
@@ -240,6 +246,11 @@ class Daemon:
             config=str(self.config_path),
         )
         self._adopt()
+        if self._stop.is_set():  # asked to end before anything was begun
+            self._notifier.stopping()
+            log.info("stopped")
+            self.close()
+            return 0
         watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         watcher.start()
         scheduler = self._schedule()

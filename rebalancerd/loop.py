@@ -13,7 +13,7 @@ from rebalancerd.cluster.decision import CycleRecord, Decision, OperatorState, O
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import HostMode, Mode
-from rebalancerd.cluster.refusal import Code, Refusal, about_cluster
+from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_cluster
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
@@ -272,8 +272,8 @@ class Loop:
             plan_id=f"p-{snapshot.digest[:8]}-{int(snapshot.taken_at)}",
             drained=frozenset(host.name for host in snapshot.hosts if host.mode is HostMode.DRAIN),
             blocked_hosts=seen.memory.quarantined,
-            blocked_pairs={**seen.memory.tabu_pairs, **seen.memory.blocked_pairs},
-            resting_vms=seen.memory.resting,
+            blocked_pairs={**seen.memory.tabu_pairs, **_blocked_by_links(seen), **seen.memory.blocked_pairs},
+            resting_vms={**seen.memory.resting, **_on_read_only_hosts(seen)},
             returned={} if self._returns is None else self._returns.ages(snapshot.taken_at),
             arrived=arrived(seen.recent, snapshot.taken_at),
             quiet=QuietOutlooks(snapshot, self._observer.series, self._demand.forecaster),
@@ -426,6 +426,27 @@ class Loop:
         ours = self._executor.active() if self._executor is not None else ()
         known = {record.vm_uuid for record in ours}
         return (*ours, *(f for f in seen.snapshot.in_flight if f.vm_uuid not in known))
+
+
+def _blocked_by_links(seen: _Seen) -> dict[tuple[str, str], Refusal]:
+    """Every (VM UUID, destination) that a link in quarantine lies between."""
+    found = {}
+    for link, refusal in seen.memory.links.items():
+        for source, destination in (link, link[::-1]):
+            for vm in seen.snapshot.vms_on.get(source, ()):
+                found[vm.uuid, destination] = replace(
+                    refusal, kind=SubjectKind.VM, subject=vm.uuid, destination=destination
+                )
+    return found
+
+
+def _on_read_only_hosts(seen: _Seen) -> dict[str, Refusal]:
+    """VMs on hosts off which nothing may be migrated."""
+    return {
+        vm.uuid: replace(refusal, kind=SubjectKind.VM, subject=vm.uuid)
+        for host, refusal in seen.memory.read_only.items()
+        for vm in seen.snapshot.vms_on.get(host, ())
+    }
 
 
 def _moves(plan: Plan) -> tuple[tuple[str, str, str, MigrationOptions], ...]:

@@ -32,6 +32,23 @@ REFUSED_CODES = frozenset(
         CPU_INCOMPATIBLE,
     }
 )
+# the source could not talk to the destination, or was not let in by it: TLS, ssh, ports, certificates
+NO_CONNECT, SYSTEM_ERROR, RPC, GNUTLS_ERROR, AUTH_CANCELLED = 5, 38, 39, 40, 79
+SSH, AUTH_UNAVAILABLE, LIBSSH = 85, 94, 98
+TRANSPORT_CODES = frozenset(
+    {
+        NO_CONNECT,
+        SYSTEM_ERROR,
+        RPC,
+        GNUTLS_ERROR,
+        AUTH_FAILED,
+        AUTH_CANCELLED,
+        SSH,
+        AUTH_UNAVAILABLE,
+        LIBSSH,
+    }
+)
+LINK_SILENT_SECONDS = 10.0  # nothing sent for that long before it broke: libvirt's keepalive ran out on a dead link
 RIGHTS_CODES = frozenset({OPERATION_DENIED, AUTH_FAILED, ACCESS_DENIED})
 GUEST_ENDED_CODES = frozenset({OPERATION_FAILED, OPERATION_INVALID})  # "domain is not running", once it ran
 
@@ -54,3 +71,13 @@ def cause(error: HostError | None, *, flowed: bool) -> Code | None:
     if code == OPERATION_TIMEOUT:
         return Code.VM_BUSY  # the domain's job lock was not had: a backup, a snapshot, another migration
     return Code.LIBVIRT_REFUSED if code in REFUSED_CODES else None
+
+
+def way_failed(error: HostError | None, *, flowed: bool, still_seconds: float) -> bool:
+    """Whether a migration that was rolled back tells of the way between its hosts, given that both answer us.
+
+    It never began to flow because the source did not get through, or it broke after nothing had been sent for a while.
+    """
+    if flowed:
+        return error is not None and still_seconds >= LINK_SILENT_SECONDS
+    return error_code(error) in TRANSPORT_CODES

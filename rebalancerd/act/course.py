@@ -1,5 +1,6 @@
 """One look at one open migration, and what follows from it: the I/O around the pure state machine."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -8,6 +9,7 @@ from rebalancerd.act.machine import Act, Course, Look, Running, Standing, settle
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.act.watch import Watch
 from rebalancerd.cluster.migration import (
+    MOVED_NOTE,
     AbortCause,
     AbortOrder,
     Completion,
@@ -41,6 +43,7 @@ class Courses:
     ) -> None:
         self._read, self._write, self._ledger = read, write, ledger
         self._clock, self._settings = clock, settings
+        self.held_back: Callable[[], bool] = lambda: False  # while true nothing is written down, so nothing is done
 
     def advance(self, watch: Watch) -> None:
         """Look once, take the next state, and do what it asks for. What a host does wrong raises nothing."""
@@ -169,6 +172,7 @@ class Courses:
                 source_removed=record.source not in self._read.hosts(),
                 source_silent_seconds=watch.silent_seconds,
                 persistent=record.persistent,
+                still_seconds=watch.still_seconds,
                 error=error,
             ),
             self._settings,
@@ -202,7 +206,7 @@ class Courses:
             if state is None:
                 silent.append(host)
             elif state.is_active:
-                reason = f"runs on {host}: moved by somebody else"
+                reason = f"runs on {host}: {MOVED_NOTE}"
                 return Standing(state=MigrationState.FAILED, reason=reason)
         if silent:
             reason = f"on neither host, and {', '.join(sorted(silent))} does not answer"
@@ -298,6 +302,8 @@ class Courses:
         watch.unsaved = not self._write_down(watch, record)
 
     def _write_down(self, watch: Watch, record: MigrationRecord) -> bool:
+        if self.held_back():
+            return False
         try:
             self._ledger.update_migration(record)
         except LedgerUnavailableError as error:

@@ -63,11 +63,15 @@ class Executor:
         probe: HypervisorProbe | None = None,
         lease: Lease | None = None,
         controller: str = "",
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``stopping``: that the daemon ends; an adoption that is under way then leaves the ledger as it is."""
         self._write, self._ledger, self._clock = write, ledger, clock
         self._settings, self._lease, self._controller = settings, lease, controller
         self._preflight = Preflight(read=read, write=write, probe=probe, clock=clock)
         self._courses = Courses(read=read, write=write, ledger=ledger, clock=clock, settings=settings)
+        self._courses.held_back = lambda: not self._adopted and stopping()
+        self._stopping = stopping
         self._read = read
         self._watches: dict[str, Watch] = {}  # by migration id
         self._starting: set[str] = set()  # VMs between preflight and hand-over
@@ -310,9 +314,10 @@ class Executor:
                         continue
                     watch = self._watches[record.id] = self._orphan(record, now)
                 taken.append(watch)
-            self._adopted = True
         for watch in taken:
-            self._advance(watch)
+            if not self._stopping():
+                self._advance(watch)
+        self._adopted = not self._stopping()
         return tuple(watch.record for watch in taken)
 
     def _adopt_once(self) -> None:

@@ -6,12 +6,12 @@
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from rebalancerd.act.cause import GUEST_ENDED_CODES, OPERATION_ABORTED, cause, error_code
+from rebalancerd.act.cause import GUEST_ENDED_CODES, OPERATION_ABORTED, cause, error_code, way_failed
 from rebalancerd.act.ladder import allowed_downtime_seconds
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.act.stall import StallAction, StallTrack, observe_stall
 from rebalancerd.act.verdict import Patience, Side, finding, side
-from rebalancerd.cluster.migration import AbortCause, MigrationState, Progress
+from rebalancerd.cluster.migration import CRASHED_NOTE, AbortCause, MigrationState, Progress
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.ports import HostError
@@ -120,6 +120,7 @@ class Look:
     ``begun``: a job was seen, or our call has returned. ``flowed``: guest memory was transferred.
     ``never_after_all``: an intent whose libvirt call can no longer begin. ``source_silent_seconds``: longest silence of
     the source so far. ``source_removed``: it is no configured host any more. ``overdue``: the deadline has passed.
+    ``still_seconds``: how long nothing had been sent when the job was last seen.
     """
 
     state: MigrationState
@@ -135,6 +136,7 @@ class Look:
     source_removed: bool = False
     source_silent_seconds: float = 0.0
     persistent: bool = True
+    still_seconds: float = 0.0
     error: HostError | None = None
 
 
@@ -207,6 +209,8 @@ def _explained(state: MigrationState, note: str, look: Look, settings: ActSettin
     """The verdict by location, refined by what else is known of its cause."""
     if state is MigrationState.FAILED:
         return _stayed(note, look)
+    if state is MigrationState.VM_STOPPED and DomainState.CRASHED in (look.source, look.destination):
+        note = CRASHED_NOTE
     source_lost = look.source_silent_seconds >= settings.settle_seconds
     if state in (MigrationState.VM_STOPPED, MigrationState.MISSING) and source_lost:
         note = f"{note}; the source had been silent for {look.source_silent_seconds:.0f} s"
@@ -227,6 +231,9 @@ def _stayed(note: str, look: Look) -> Standing:
     why = cause(look.error, flowed=look.flowed)
     if why is Code.VM_BUSY:
         return Standing(state=MigrationState.ABANDONED, reason=_told(why.value, look.error))
+    answers = side(look.destination) is not Side.SILENT
+    if answers and way_failed(look.error, flowed=look.flowed, still_seconds=look.still_seconds):
+        why = Code.TRANSPORT
     text = note if why is None else f"{why.value}; {note}" if note else why.value
     return Standing(
         state=MigrationState.FAILED, reason=_told(text, look.error) or "no job, and the VM runs on its source"

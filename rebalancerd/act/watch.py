@@ -33,6 +33,7 @@ class Watch:
     handle: MigrationHandle | None = None
     progress: Progress | None = None
     job_seen: bool = False
+    seen_at: float | None = None
     flowed: bool = False
     stall: StallTrack = field(default_factory=StallTrack)
     allowed_downtime_seconds: float | None = None
@@ -48,6 +49,12 @@ class Watch:
     unsaved: bool = False
     older_completions: tuple[Completion, ...] = ()
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def still_seconds(self) -> float:
+        """How long nothing had been sent when the job was last seen."""
+        moved = self.stall.moved_at
+        return 0.0 if moved is None or self.seen_at is None else max(0.0, self.seen_at - moved)
 
     @property
     def bound_seconds(self) -> float | None:
@@ -76,7 +83,7 @@ class Watch:
             self.begun_at = now - progress.elapsed_seconds
             self.memory_bytes = self.memory_bytes or progress.total_bytes or None
             self.deadline_at = self.begun_at + deadline_seconds(settings, self.record.predicted, self.memory_bytes)
-        self.job_seen = True
+        self.job_seen, self.seen_at = True, now
         self.flowed = self.flowed or bool(progress.processed_bytes)
         self.progress, self.pair = progress, None
         self.saw_source(now)

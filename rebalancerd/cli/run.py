@@ -60,6 +60,8 @@ def _serve(daemon: "Daemon") -> "Servers":
         advice=daemon.shadow.state,
         power=daemon.power,
         predict=cfg.predict_settings(),
+        ledger_fault=daemon.ledger_fault,
+        events_missed=daemon.ports.read.events_missed,
     )
     control = Control(
         loop=daemon.loop,

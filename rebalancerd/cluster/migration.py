@@ -33,6 +33,8 @@ class MigrationState(StrEnum):
         return self in OPEN_STATES
 
 
+MOVED_NOTE = "moved by somebody else"  # in the reason of a FAILED whose VM runs on a third host: nobody is to blame
+CRASHED_NOTE = "the guest crashed"  # how the reason begins of a VM_STOPPED whose guest did not stop by itself
 OPEN_STATES = frozenset(
     {
         MigrationState.INTENT,

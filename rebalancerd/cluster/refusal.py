@@ -105,6 +105,7 @@ class Code(StrEnum):
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     PREFLIGHT_UNKNOWN = "preflight_unknown"
     LIBVIRT_REFUSED = "libvirt_refused"
+    TRANSPORT = "transport"  # the way between two hosts failed, not the hosts
 
 
 class SubjectKind(StrEnum):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, MigrationState
+from rebalancerd.cluster.migration import CRITICAL_STATES, MOVED_NOTE, MigrationRecord, MigrationState
 from rebalancerd.guard.settings import GuardSettings
 
 # an abort of ours is a misjudged VM, not a broken cluster; a guest that shut down is nobody's fault
@@ -38,7 +38,7 @@ def breaker(
         if record.state in CRITICAL_STATES:
             where = f"{record.vm_name!r} from {record.source} to {record.destination}"
             return Breaker(reason=f"critical: {record.state.value} ({where}, migration {record.id})", since=at)
-        if record.ours and record.state in FAILURES:
+        if record.ours and record.state in FAILURES and MOVED_NOTE not in record.reason:
             failures.append(at)
             lately = [f for f in failures if at - f <= settings.breaker_window_seconds]
             if len(lately) >= max(1, settings.breaker_failures):

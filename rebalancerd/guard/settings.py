@@ -35,7 +35,7 @@ class GuardSettings:
     failed migrations within ``breaker_window_seconds`` and stays open until an operator closes it. A host that failed a
     migration as destination is quarantined for ``quarantine_seconds``, doubling with each further failure up to
     ``quarantine_max_seconds``. A (VM, destination) pair that libvirt refused is not tried again for
-    ``blocked_pair_seconds``.
+    ``blocked_pair_seconds``. A VM is moved at most ``per_vm_per_day`` times within any 24 hours, drains excepted.
     """
 
     timezone: str = "UTC"
@@ -50,6 +50,7 @@ class GuardSettings:
     in_per_host: int = 1
     per_cluster: int = 2
     per_hour: int = 20
+    per_vm_per_day: int = 8
     hold_rounds: int = 3
     min_gain: float = 0.05
     payback_max_seconds: float = 3600.0

@@ -173,9 +173,15 @@ def hosts_untroubled(ask: Ask) -> Refusal | None:
 
 
 def not_quarantined(ask: Ask) -> Refusal | None:
-    """The destination is not in quarantine, and libvirt did not refuse this VM there lately."""
-    pair = (ask.step.move.vm_uuid, ask.step.move.destination)
-    return ask.ctx.memory.quarantined.get(ask.step.move.destination) or ask.ctx.memory.blocked_pairs.get(pair)
+    """Neither destination nor link is in quarantine, the source may be written to, libvirt did not refuse this VM there."""
+    memory, move = ask.ctx.memory, ask.step.move
+    one, two = sorted((move.source, move.destination))
+    return (
+        memory.quarantined.get(move.destination)
+        or memory.links.get((one, two))
+        or memory.read_only.get(move.source)
+        or memory.blocked_pairs.get((move.vm_uuid, move.destination))
+    )
 
 
 # caps

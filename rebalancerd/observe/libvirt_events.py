@@ -32,6 +32,10 @@ class HostEvents:
         self._changed: set[str] = set()
         self._suspected: set[str] = set()
         self._completions: OrderedDict[str, Completion] = OrderedDict()
+        self._listed: frozenset[str] | None = None
+        self._untold: frozenset[str] = frozenset()  # came or went between the last two polls without an event so far
+        self._named: set[str] = set()  # had an event since the last poll
+        self.missed = 0
 
     def register(self, connection: Any) -> None:
         """Register every callback that this libvirt knows on a new connection."""
@@ -52,6 +56,19 @@ class HostEvents:
             add(event, self._on_change)
         add("MIGRATION_ITERATION", self._on_iteration)
         add("JOB_COMPLETED", self._on_completed)
+
+    def listed(self, uuids: frozenset[str]) -> None:
+        """Which domains a poll has listed: who came or went without an event by the next poll was missed by events."""
+        with self._lock:
+            told = self._named
+            self.missed += len(self._untold - told)
+            came_or_went = frozenset() if self._listed is None else self._listed ^ uuids
+            self._untold, self._named, self._listed = came_or_went - told, set(), uuids
+
+    def forget_listed(self) -> None:
+        """A new connection: what changed before it had callbacks is nobody's fault."""
+        with self._lock:
+            self._listed, self._untold, self._named = None, frozenset(), set()
 
     def take_changed(self) -> frozenset[str]:
         """UUIDs whose XML may have changed since the last call."""
@@ -86,8 +103,10 @@ class HostEvents:
             return self._completions.get(uuid)
 
     def _on_change(self, _connection: object, domain: Any, *_details: object) -> None:
+        uuid = domain.UUIDString()
         with self._lock:
-            self._changed.add(domain.UUIDString())
+            self._changed.add(uuid)
+            self._named.add(uuid)
 
     def _on_iteration(self, _connection: object, domain: Any, *_details: object) -> None:
         uuid = domain.UUIDString()

@@ -58,6 +58,7 @@ class _HostReader:
     def _on_open(self, connection: Any) -> None:
         """A new connection may have missed events: read every XML anew and look for jobs on every domain."""
         self.events.register(connection)
+        self.events.forget_listed()
         self._facts = FactsCache(self._clock)
         self._host_facts_at = float("-inf")
         self._verify_all = True
@@ -70,6 +71,7 @@ class _HostReader:
         memory = optional(lambda: connection.getMemoryStats(-1, 0))
         facts = self._read_host_facts(connection)
         uuids = frozenset(domain.UUIDString() for domain, _ in records)
+        self.events.listed(uuids)
         if self._verify_all:
             self.events.suspect(uuids)
             self._verify_all = False
@@ -192,6 +194,10 @@ class LibvirtRead:
     def domain_facts(self, host: str, vm_uuid: str) -> VmFacts | None:
         """Facts of one domain, read now (a changed autostart raises no event); None if it is not there."""
         return self._ask(host, "domain facts", lambda c: _with_domain(c, vm_uuid, read_facts))
+
+    def events_missed(self) -> dict[str, int]:
+        """Domains per host that came or went without any event telling it, since the start."""
+        return {name: reader.events.missed for name, reader in self._readers.items()}
 
     def close(self) -> None:
         """Let go of every connection."""

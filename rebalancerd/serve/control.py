@@ -5,7 +5,7 @@ name of who gave it, and takes effect with the next cycle.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -105,6 +105,8 @@ class Surroundings:
 
     ``model``: who predicts what migrations cost; ``demand``: who forecasts what VMs will ask for; ``advice``: how advice
     turned out; ``predict``: with which settings it is predicted; ``power``: host power, None where none is configured.
+    ``ledger_fault``: why the ledger's file was refused, so
+    that it only observes. ``events_missed``: changes per host that polling found and no event told.
     """
 
     hosts: tuple[str, ...]
@@ -118,6 +120,8 @@ class Surroundings:
     advice: Callable[[], ShadowState | None] = lambda: None
     predict: PredictSettings = PredictSettings()
     power: PowerRound | None = None
+    ledger_fault: str | None = None
+    events_missed: Callable[[], Mapping[str, int]] = dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +329,9 @@ class Control:
                 paused=why,
                 breaker_open=told.memory.breaker.reason,
                 quarantined=dict(told.memory.quarantined),
-                ledger_error=told.error,
+                links=dict(told.memory.links),
+                read_only=dict(told.memory.read_only),
+                ledger_error=self.about.ledger_fault or told.error,
                 reload_error=self.about.reload_error(),
                 lease_held=self.lease is None or self.lease.held(),
                 cycle_seconds=self.about.cycle_seconds,

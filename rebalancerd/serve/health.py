@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Literal
 
 from rebalancerd.cluster.decision import CycleRecord, Outcome
-from rebalancerd.cluster.migration import CRITICAL_STATES, MigrationRecord, MigrationState
+from rebalancerd.cluster.migration import CRASHED_NOTE, CRITICAL_STATES, MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.power import PowerPhase, PowerRecord
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind
@@ -20,6 +20,7 @@ WARN: Literal["HEALTH_WARN"] = "HEALTH_WARN"
 ERR: Literal["HEALTH_ERR"] = "HEALTH_ERR"
 LATE_CYCLES = 5.0
 LATE_CYCLE_SECONDS = 180.0
+LOST_TOLD_SECONDS = 3600.0
 
 
 class HealthCode(StrEnum):
@@ -33,6 +34,8 @@ class HealthCode(StrEnum):
     HOST_UNUSABLE = "HOST_UNUSABLE"
     HOST_HOT = "HOST_HOT"
     HOST_QUARANTINED = "HOST_QUARANTINED"
+    LINK_QUARANTINED = "LINK_QUARANTINED"
+    HOST_READ_ONLY = "HOST_READ_ONLY"
     NO_ROOM = "NO_ROOM"
     TELEMETRY_FROZEN = "TELEMETRY_FROZEN"
     CLUSTER_PARTLY_UNKNOWN = "CLUSTER_PARTLY_UNKNOWN"
@@ -42,6 +45,9 @@ class HealthCode(StrEnum):
     UNOBSERVED_MIGRATION = "UNOBSERVED_MIGRATION"
     FOREIGN_MIGRATION = "FOREIGN_MIGRATION"
     VM_IN_DANGER = "VM_IN_DANGER"
+    VM_PAUSED_AFTER_MOVE = "VM_PAUSED_AFTER_MOVE"
+    SOURCE_LOST = "SOURCE_LOST"
+    VM_CRASHED = "VM_CRASHED"
     LEDGER_UNAVAILABLE = "LEDGER_UNAVAILABLE"
     LEASE_LOST = "LEASE_LOST"
     CONFIG_RELOAD_FAILED = "CONFIG_RELOAD_FAILED"
@@ -95,6 +101,8 @@ class Facts:
     paused: str | None = None
     breaker_open: str | None = None
     quarantined: dict[str, Refusal] = field(default_factory=dict)
+    links: dict[tuple[str, str], Refusal] = field(default_factory=dict)
+    read_only: dict[str, Refusal] = field(default_factory=dict)
     ledger_error: str | None = None
     reload_error: str | None = None
     lease_held: bool = True
@@ -253,6 +261,12 @@ def _of_hosts(facts: Facts) -> list[Check]:
     for name, refusal in facts.quarantined.items():
         hint = "it ends by itself; it receives nothing until then"
         found.append(_check(HealthCode.HOST_QUARANTINED, "warn", f"host {name}: {refusal.detail}", hint, name))
+    for link, refusal in facts.links.items():
+        hint = "see network, ports, TLS or ssh keys between the two: `rebalancerd doctor`; it ends by itself"
+        found.append(_check(HealthCode.LINK_QUARANTINED, "warn", refusal.detail, hint, "-".join(link)))
+    for name, refusal in facts.read_only.items():
+        hint = "give the daemon's user its rights back there: `rebalancerd doctor`; nothing leaves it until then"
+        found.append(_check(HealthCode.HOST_READ_ONLY, "warn", f"host {name}: {refusal.detail}", hint, name))
     return found
 
 
@@ -282,8 +296,20 @@ def _of_migrations(facts: Facts) -> list[Check]:
     for record in facts.recent:
         if record.state in CRITICAL_STATES:
             what = f"{record.vm_name} ({record.vm_uuid}) after {record.source}→{record.destination}: {record.state}"
-            hint = "look at both hosts with `virsh list --all` now; rebalancerd does not touch the VM"
+            hint = _by_hand(facts, record) + "; rebalancerd does not touch the VM"
             found.append(_check(HealthCode.VM_IN_DANGER, "err", what, hint, record.id))
+        elif record.state is MigrationState.DEGRADED and _still_paused(facts, record):
+            what = f"{record.vm_name} ({record.vm_uuid}) arrived on {record.destination} and stands there paused"
+            hint = f"if nobody paused it on purpose, on {record.destination}: `virsh resume {record.vm_uuid}`"
+            found.append(_check(HealthCode.VM_PAUSED_AFTER_MOVE, "err", what, hint, record.id))
+        elif record.state is MigrationState.LOST_SOURCE and facts.now - (record.ended_at or 0.0) < LOST_TOLD_SECONDS:
+            what = f"{record.vm_name} ({record.vm_uuid}): its host {record.source} was lost while it moved away"
+            hint = f"on {record.destination}: `virsh domstate {record.vm_uuid}`; starting it anew is up to you"
+            found.append(_check(HealthCode.SOURCE_LOST, "err", what, hint, record.id))
+        elif _crashed(record) and facts.now - (record.ended_at or 0.0) < LOST_TOLD_SECONDS:
+            what = f"{record.vm_name} ({record.vm_uuid}) crashed while it moved from {record.source}"
+            hint = f"on {record.source}: `virsh domstate --reason {record.vm_uuid}`; starting it anew is up to you"
+            found.append(_check(HealthCode.VM_CRASHED, "err", what, hint, record.id))
     if facts.snapshot is not None:
         for flight in facts.snapshot.in_flight:
             if not flight.ours:
@@ -292,3 +318,27 @@ def _of_migrations(facts: Facts) -> list[Check]:
                 hint = "counted in the caps; nothing to do"
                 found.append(_check(HealthCode.FOREIGN_MIGRATION, "warn", message, hint, flight.vm_uuid))
     return found
+
+
+def _by_hand(facts: Facts, record: MigrationRecord) -> str:
+    """What a person should do about a VM in danger, as a command where there is one."""
+    if record.state is not MigrationState.POSTCOPY_BROKEN:
+        return f"look at both hosts now: `virsh domstate {record.vm_uuid}` on {record.source} and {record.destination}"
+    host = facts.snapshot.host_by_name.get(record.destination) if facts.snapshot is not None else None
+    uri = (
+        host.peer_uri
+        if host is not None and host.peer_uri
+        else f"<URI of {record.destination} as {record.source} sees it>"
+    )
+    flags = "--live --p2p --postcopy --postcopy-resume"
+    return f"once the link is back, on {record.source}: `virsh migrate {flags} {record.vm_uuid} {uri}`"
+
+
+def _crashed(record: MigrationRecord) -> bool:
+    return record.state is MigrationState.VM_STOPPED and CRASHED_NOTE in record.reason
+
+
+def _still_paused(facts: Facts, record: MigrationRecord) -> bool:
+    """Whether nobody has resumed it since, as far as is known."""
+    vm = facts.snapshot.vm_by_uuid.get(record.vm_uuid) if facts.snapshot is not None else None
+    return vm is None or not vm.state.is_running

@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections import Counter as Tally
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from wsgiref.simple_server import WSGIServer
 
 import structlog
@@ -172,6 +172,13 @@ class Metrics:
         build = Gauge("rebalancerd_build_info", "Always 1; the version is a label.", ["version"], registry=registry)
         build.labels(version=__version__).set(1)
         self._reload.set(1)
+        self._missed = Counter(
+            "rebalancerd_events_missed",
+            "Changes of a host's VMs that polling found and no libvirt event told.",
+            ["host"],
+            registry=registry,
+        )
+        self._missed_so_far: dict[str, int] = {}
 
     def observe_cycle(self, record: CycleRecord) -> None:
         """Count one finished cycle and show the hosts as it saw them."""
@@ -266,6 +273,13 @@ class Metrics:
             self._checks.clear()
             for check in checks:
                 self._checks.labels(code=check.code, severity=check.severity).set(1)
+
+    def observe_events(self, missed: Mapping[str, int]) -> None:
+        """Show how many changes no event told, per host since the start."""
+        with self._lock:
+            for host, count in missed.items():
+                self._missed.labels(host=host).inc(max(0, count - self._missed_so_far.get(host, 0)))
+                self._missed_so_far[host] = count
 
     def observe_model(self, state: ModelState) -> None:
         """Show who predicts what migrations cost, and how that goes."""

@@ -78,6 +78,7 @@ class Servers:
             self.metrics.observe_advice(advice)
         if control.about.power is not None:
             self.metrics.observe_power(control.power_records())
+        self.metrics.observe_events(control.about.events_missed())
         view = control.loop.view
         self.metrics.observe_state(
             lease_held=control.lease is None or control.lease.held(),

@@ -13,9 +13,9 @@ from rebalancerd.ports import HostError, HostRefusedError, HostUnreachableError
 from rebalancerd.sim.cluster import SimCluster
 from rebalancerd.sim.domains import Domain
 from rebalancerd.sim.telemetry import Distorter
-from rebalancerd.sim.transfer import LOCK_TIMEOUT, NO_DOMAIN, NOT_RUNNING, Transfer
+from rebalancerd.sim.transfer import LOCK_TIMEOUT, NO_DOMAIN, NOT_RUNNING, Phase, Transfer
 
-OPERATION_DENIED = 29
+OPERATION_DENIED, ACCESS_DENIED = 29, 88
 CALL_DEADLINE_SECONDS = 5.0
 
 
@@ -226,6 +226,7 @@ class WriteCall:
     vm_uuid: str
     record: MigrationRecord | None = None
     detail: str = ""
+    postcopy: bool = False  # the VM was in post-copy at that instant
 
 
 class SimHandle:
@@ -266,6 +267,9 @@ class SimWrite:
             self._wires.enter(record.source)
         except HostUnreachableError as error:
             return SimHandle(self._cluster, record.source, None, error)
+        if not self._cluster.hosts[record.source].may_migrate:
+            self.calls.pop()  # refused at the door: nothing was begun
+            raise HostRefusedError(record.source, "access denied: 'domain.migrate'", ACCESS_DENIED)
         with self._cluster.lock:
             move = self._cluster.migrations.begin(
                 record.vm_uuid,
@@ -331,8 +335,17 @@ class SimWrite:
     def _note(
         self, kind: str, host: str, vm_uuid: str, detail: str = "", *, record: MigrationRecord | None = None
     ) -> None:
+        move = self._cluster.migrations.running.get(vm_uuid)
         self.calls.append(
-            WriteCall(at=self._cluster.now, kind=kind, host=host, vm_uuid=vm_uuid, record=record, detail=detail)
+            WriteCall(
+                at=self._cluster.now,
+                kind=kind,
+                host=host,
+                vm_uuid=vm_uuid,
+                record=record,
+                detail=detail,
+                postcopy=move is not None and move.phase is Phase.POSTCOPY,
+            )
         )
 
 

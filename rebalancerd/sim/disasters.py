@@ -50,9 +50,16 @@ def stop_vm(cluster: SimCluster, vm_uuid: str) -> None:
 def pause_vm(cluster: SimCluster, vm_uuid: str, *, paused: bool) -> None:
     """Its owner pauses or resumes it."""
     row = cluster.rows[vm_uuid]
-    host = next(name for name, h in cluster.hosts.items() if vm_uuid in h.domains)
+    move = cluster.migrations.running.get(vm_uuid)
+    if move is not None:
+        if move.phase not in (Phase.SETUP, Phase.COPY):
+            raise ValueError(f"{vm_uuid} is between two hosts: libvirt lets nobody pause or resume it now")
+        host = move.source
+    else:
+        host = next(name for name, h in cluster.hosts.items() if vm_uuid in h.domains)
     domain = cluster.hosts[host].domains[vm_uuid]
     domain.state = DomainState.PAUSED if paused else DomainState.RUNNING
+    (cluster.migrations.paused_by_owner.add if paused else cluster.migrations.paused_by_owner.discard)(vm_uuid)
     cluster.guests.location[row] = -1 if paused else cluster.hosts[host].row
     cluster.note("paused by its owner" if paused else "resumed by its owner", vm_uuid, host)
 
@@ -77,6 +84,42 @@ def duplicate_vm(cluster: SimCluster, vm_uuid: str, host: str) -> None:
         cluster.migrations.close(move)
     cluster.put(host, vm_uuid, cluster.vms[vm_uuid].name, DomainState.RUNNING, persistent=True)
     cluster.note("duplicated by fault", vm_uuid, host)
+
+
+def kill_qemu(cluster: SimCluster, vm_uuid: str, side: str) -> None:
+    """The QEMU of a migrating guest is killed on one side: ``source`` or ``destination``. Raises ValueError."""
+    move = cluster.migrations.running.get(vm_uuid)
+    if move is None or move.phase not in (Phase.SETUP, Phase.COPY) or side not in ("source", "destination"):
+        raise ValueError(f"no migration of {vm_uuid} copies, or {side!r} is neither source nor destination")
+    text = "internal error: QEMU unexpectedly closed the monitor"
+    if side == "destination":
+        cluster.migrations.roll_back(move, OPERATION_FAILED, text)
+        return
+    cluster.migrations.roll_back(move, OPERATION_FAILED, text)
+    cluster.guests.location[cluster.rows[vm_uuid]] = -1
+    domain = cluster.hosts[move.source].domains[vm_uuid]
+    if domain.persistent:
+        domain.state = DomainState.CRASHED
+    else:
+        del cluster.hosts[move.source].domains[vm_uuid]
+    cluster.note("killed by fault", vm_uuid, move.source)
+
+
+def undefine_vm(cluster: SimCluster, vm_uuid: str) -> None:
+    """Its owner stops it and undefines it: no host knows it any more. A migration of it ends."""
+    host = cluster.running_on(vm_uuid)
+    stop_vm(cluster, vm_uuid)
+    if host is not None:
+        cluster.hosts[host].domains.pop(vm_uuid, None)
+        cluster.changed()
+
+
+def rename_vm(cluster: SimCluster, vm_uuid: str, name: str) -> None:
+    """Its owner gives it another name; libvirt allows that for a guest that is off, so it was off for a moment."""
+    for host in cluster.hosts.values():
+        if vm_uuid in host.domains:
+            host.domains[vm_uuid].name, host.domains[vm_uuid].facts = name, None
+    cluster.changed()
 
 
 def define_namesake(cluster: SimCluster, vm_uuid: str, host: str) -> None:
@@ -120,6 +163,8 @@ def _source_died(cluster: SimCluster, move: Transfer) -> None:
 def _destination_died(cluster: SimCluster, move: Transfer) -> None:
     if move.phase is Phase.SWITCH:
         cluster.migrations.roll_back(move, SYSTEM_ERROR, "connection reset by peer")
+    elif move.phase is Phase.POSTCOPY:
+        cluster.migrations.break_postcopy(move.vm_uuid)
     elif move.phase is Phase.FINISH:
         move.fail(cluster.now, SYSTEM_ERROR, "destination host is gone")
         cluster.hosts[move.source].domains.pop(move.vm_uuid, None)

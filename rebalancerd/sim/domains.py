@@ -28,6 +28,7 @@ class SimHost:
     domains: dict[str, Domain] = field(default_factory=dict)
     alive: bool = True
     may_set_autostart: bool = True
+    may_migrate: bool = True
 
     @property
     def asleep(self) -> tuple[str, ...]:

@@ -76,6 +76,15 @@ def _reconfigured(world: "World", words: Words) -> None:
     world.cluster.reconfigure(_vm(world, words), words[1])
 
 
+def _qemu_dies(world: "World", words: Words) -> None:
+    """``qemu-dies VM source|destination``, in the middle of its migration."""
+    disasters.kill_qemu(world.cluster, _vm(world, words), words[1])
+
+
+def _renamed(world: "World", words: Words) -> None:
+    disasters.rename_vm(world.cluster, _vm(world, words), words[1])
+
+
 # hosts and telemetry
 
 
@@ -97,6 +106,11 @@ def _telemetry(world: "World", words: Words) -> None:
 
 def _autostart_right(world: "World", words: Words) -> None:
     world.cluster.hosts[words[0]].may_set_autostart = {"on": True, "off": False}[words[1]]
+
+
+def _right(world: "World", words: Words) -> None:
+    """``right HOST on|off``: whether the daemon's identity may migrate guests off that host."""
+    world.cluster.hosts[words[0]].may_migrate = {"on": True, "off": False}[words[1]]
 
 
 def _links(action: Callable[..., None]) -> Verb:
@@ -123,6 +137,15 @@ def _busy(world: "World", words: Words) -> None:
     """``vm-busy VM on|off``: another job holds libvirt's lock."""
     locked = world.cluster.migrations.locked
     (locked.add if words[1] == "on" else locked.discard)(_vm(world, words))
+
+
+def _postcopy(action: str) -> Verb:
+    return lambda world, words: getattr(world.cluster.migrations, action)(_vm(world, words))
+
+
+def _suspended(world: "World", words: Words) -> None:
+    """``suspended SECONDS``: the controller sleeps for that long; nothing of the daemon runs, the cluster does."""
+    world.clock.sleep(seconds(words[0]))
 
 
 # the daemon and its surroundings
@@ -194,6 +217,9 @@ VERBS: dict[str, Verb] = {
     "vm-duplicated": _vm_host(disasters.duplicate_vm),
     "vm-reconfigured": _reconfigured,
     "vm-busy": _busy,
+    "vm-undefined": _of_vm(disasters.undefine_vm),
+    "vm-renamed": _renamed,
+    "qemu-dies": _qemu_dies,
     "namesake": _vm_host(disasters.define_namesake),
     "host-unreachable": _reach(Reach.REFUSED),
     "host-hangs": _reach(Reach.HANGS),
@@ -205,6 +231,11 @@ VERBS: dict[str, Verb] = {
     "link-mended": _links(disasters.mend_link),
     "telemetry": _telemetry,
     "autostart-right": _autostart_right,
+    "right": _right,
+    "postcopy": _postcopy("begin_postcopy"),
+    "postcopy-breaks": _postcopy("break_postcopy"),
+    "postcopy-unattended": _postcopy("leave_alone"),
+    "suspended": _suspended,
     "migration-fails": _fails,
     "migration-lies": _quirk("lie"),
     "arrives-paused": _quirk("arrive_paused"),

@@ -69,7 +69,7 @@ class Guests:
 
     def dirtying(self, row: int) -> float:
         """Bytes per second it writes now: less where it does not get the CPU it wants."""
-        return float(self.dirty_rate[row] * self.run_share[row])
+        return float(self.dirty_rate[row] * self.run_share[row]) if self.location[row] >= 0 else 0.0
 
     def measure(self, row: int, ends: float, wall: float, period: float) -> DirtyReading:
         """Unique pages of the period by the guest's own law, with a sampling error of some per cent."""

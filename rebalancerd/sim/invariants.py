@@ -15,7 +15,9 @@ from rebalancerd.sim.transfer import Phase
 
 ALLOWED_CALLS = frozenset({"migrate", "abort", "set_max_downtime", "set_bandwidth", "set_autostart"})
 DUPLICATED, LOST = "duplicated by fault", "lost by fault"
-ENDED_BY_OTHERS = frozenset({"stopped by its owner", "paused by its owner", "died with its host", LOST})
+ENDED_BY_OTHERS = frozenset(
+    {"killed by fault", "stopped by its owner", "paused by its owner", "died with its host", LOST}
+)
 
 
 class InvariantError(AssertionError):
@@ -64,6 +66,7 @@ class Invariants:
         for call in self._write.calls[self._calls_seen :]:
             self._assert(call.kind in ALLOWED_CALLS, "P1", f"call {call.kind}")
             self._assert(self._spec.mode.may_act, "P9", f"call {call.kind} in mode {self._spec.mode}")
+            self._assert(call.kind != "abort" or not call.postcopy, "P7", f"abort of {call.vm_uuid} in post-copy")
         self._calls_seen = len(self._write.calls)
         off = next((e for e in self._cluster.happened if e.kind == OFF_WITH_VMS), None)
         self._assert(off is None, "power", f"{off.host if off else ''} was powered off with VMs on it")
@@ -136,7 +139,7 @@ class Invariants:
         doubled = {e.vm_uuid for e in self._cluster.happened if e.kind == DUPLICATED}
         appeared = {e.vm_uuid for e in self._cluster.happened if e.kind == "started by its owner"}
         running = Counter(
-            d.uuid for h in self._cluster.hosts.values() for d in h.domains.values() if d.state is DomainState.RUNNING
+            d.uuid for h in self._cluster.hosts.values() for d in h.domains.values() if d.state.is_running
         )
         moving = self._cluster.migrations.running
         for uuid, vm in self._cluster.vms.items():

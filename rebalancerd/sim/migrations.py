@@ -72,6 +72,7 @@ class Migrations:
         )  # ("lie", "arrive_paused", "abort_ignored" or "abort_refused"; VM UUID)
         self.locked: set[str] = set()  # VMs with another job (a backup): libvirt's lock refuses a migration
         self.cut_links: set[frozenset[str]] = set()
+        self.paused_by_owner: set[str] = set()
 
     def share_links(self) -> None:
         """Every migration gets an equal part of each of its two links, at most its cap."""
@@ -178,6 +179,8 @@ class Migrations:
             self._end_round(move)
         elif move.phase is Phase.SWITCH:
             self._arrive(move)
+        elif move.phase is Phase.POSTCOPY:
+            self._end_postcopy(move)
         elif move.phase is Phase.FINISH:
             self._finish(move)
 
@@ -196,7 +199,9 @@ class Migrations:
             self.roll_back(move, move.failure.code, move.failure.message)
         elif move.end_round():
             move.begin_switch(self._world.now)
-            self._world.hosts[move.source].domains[move.vm_uuid].state = DomainState.PAUSED_MIGRATION
+            domain = self._world.hosts[move.source].domains[move.vm_uuid]
+            move.arrive_paused = move.arrive_paused or domain.state is DomainState.PAUSED  # by its owner
+            domain.state = DomainState.PAUSED_MIGRATION
             self._world.guests.location[move.row] = -1
             self._world.changed()
         self._world.guests.throttled[move.row] = 0.0 if move.over else move.throttle
@@ -212,6 +217,48 @@ class Migrations:
         self._world.readings.pop(move.vm_uuid, None)
         move.phase, move.phase_ends = Phase.FINISH, self._world.now + FINISH_SECONDS
         self._world.note("arrived", move.vm_uuid, move.destination, f"from {move.source}")
+
+    def begin_postcopy(self, vm_uuid: str) -> None:
+        """Somebody switches a migration that copies to post-copy. Raises ValueError if none copies."""
+        move = self.running.get(vm_uuid)
+        if move is None or not move.copying:
+            raise ValueError(f"no migration of {vm_uuid} copies")
+        source, destination = self._world.hosts[move.source], self._world.hosts[move.destination]
+        move.begin_postcopy()
+        source.domains[vm_uuid].state = DomainState.PAUSED_POSTCOPY
+        destination.domains[vm_uuid].state = DomainState.RUNNING_POSTCOPY
+        self._world.guests.reset_counters(move.row)
+        self._world.guests.location[move.row] = destination.row
+        self._world.guests.throttled[move.row] = 0.0
+        self._world.note("in post-copy", vm_uuid, move.destination, f"from {move.source}")
+
+    def _end_postcopy(self, move: Transfer) -> None:
+        domain = self._world.hosts[move.destination].domains[move.vm_uuid]
+        domain.state, domain.persistent, domain.facts = DomainState.RUNNING, move.persistent, None
+        self._world.readings.pop(move.vm_uuid, None)
+        move.phase, move.phase_ends = Phase.FINISH, self._world.now + FINISH_SECONDS
+        self._world.note("arrived", move.vm_uuid, move.destination, f"from {move.source}")
+
+    def break_postcopy(self, vm_uuid: str) -> None:
+        """QEMU's link is lost in post-copy: neither side has the whole guest. Raises ValueError if it is not in post-copy."""
+        move = self.running.get(vm_uuid)
+        if move is None or move.phase is not Phase.POSTCOPY:
+            raise ValueError(f"{vm_uuid} is not in post-copy")
+        self._world.hosts[move.source].domains[vm_uuid].state = DomainState.PAUSED_POSTCOPY_FAILED
+        there = self._world.hosts[move.destination].domains.get(vm_uuid)
+        if there is not None:
+            there.state = DomainState.RUNNING_POSTCOPY_FAILED
+        move.fail(self._world.now, OPERATION_FAILED, "operation failed: migration out job: post-copy failed")
+        self.close(move)
+
+    def leave_alone(self, vm_uuid: str) -> None:
+        """libvirt's link is lost in post-copy: its call fails, and QEMU goes on unattended. Raises ValueError."""
+        move = self.running.get(vm_uuid)
+        if move is None or move.phase is not Phase.POSTCOPY:
+            raise ValueError(f"{vm_uuid} is not in post-copy")
+        move.unattended = True
+        move.error = (OPERATION_FAILED, "operation failed: Lost connection to destination host")
+        self._world.changed()
 
     def _finish(self, move: Transfer) -> None:
         """libvirt itself drops the source's definition."""
@@ -230,9 +277,14 @@ class Migrations:
         source = self._world.hosts[move.source]
         domain = source.domains.get(move.vm_uuid)
         if domain is not None and domain.state is DomainState.PAUSED_MIGRATION:
-            domain.state, self._world.guests.location[move.row] = DomainState.RUNNING, source.row
+            paused = move.arrive_paused and self._paused_by_owner(move)
+            domain.state = DomainState.PAUSED if paused else DomainState.RUNNING
+            self._world.guests.location[move.row] = -1 if paused else source.row
         self._world.guests.throttled[move.row] = 0.0
         self.close(move)
+
+    def _paused_by_owner(self, move: Transfer) -> bool:
+        return move.vm_uuid in self.paused_by_owner
 
     def close(self, move: Transfer) -> None:
         """It is over, one way or the other."""

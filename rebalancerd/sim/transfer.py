@@ -30,6 +30,7 @@ class Phase(StrEnum):
     SETUP = "setup"  # source runs, destination prepares
     COPY = "copy"  # source runs, pages flow
     SWITCH = "switch"  # paused on both
+    POSTCOPY = "postcopy"  # runs on the destination, pages still come from the source
     FINISH = "finish"  # runs on the destination, the source not yet cleaned up
     DONE = "done"
     FAILED = "failed"
@@ -63,6 +64,7 @@ class Transfer:
     failure: PlannedFailure | None = None
     lie: bool = False  # the call reports an error although the VM moves
     arrive_paused: bool = False
+    unattended: bool = False  # libvirt's own link is gone: the call has failed, QEMU goes on
     phase: Phase = Phase.SETUP
     phase_ends: float = 0.0
     remaining: float = 0.0
@@ -88,12 +90,12 @@ class Transfer:
     @property
     def over(self) -> bool:
         """Whether libvirt's call has returned."""
-        return self.phase in (Phase.DONE, Phase.FAILED)
+        return self.phase in (Phase.DONE, Phase.FAILED) or self.unattended
 
     @property
     def copying(self) -> bool:
         """Whether it uses the links."""
-        return self.phase is Phase.COPY and self.cut_at is None
+        return self.phase in (Phase.COPY, Phase.POSTCOPY) and self.cut_at is None
 
     def begin_copy(self, resident_bytes: float) -> None:
         """First round: every page that holds something, and a header for every page that does not."""
@@ -104,10 +106,12 @@ class Transfer:
 
     def next_event(self, now: float) -> float:
         """Virtual second of its next change of phase or round, at the present rates."""
-        if self.over:
+        if self.over and not self.unattended:
             return math.inf
         times = [self.abort_at if self.abort_at is not None else math.inf]
-        if self.phase is not Phase.COPY:
+        if self.phase is Phase.POSTCOPY:
+            times.append(now + self.remaining / self.wire_rate if self.wire_rate > 0 else math.inf)
+        elif self.phase is not Phase.COPY:
             times.append(self.phase_ends)
         elif self.cut_at is not None:
             times.append(self.cut_at + KEEPALIVE_SECONDS)
@@ -120,12 +124,12 @@ class Transfer:
 
     def flow(self, seconds: float, dirty_rate: float, working_set: float) -> None:
         """Let bytes flow and pages get dirty for a while in which no rate changes."""
-        if self.phase is not Phase.COPY:
+        if self.phase not in (Phase.COPY, Phase.POSTCOPY):
             return
         moved = 0.0 if self.cut_at is not None else min(self.remaining, self.wire_rate * seconds)
         self.remaining -= moved
         self.sent += moved
-        if working_set > 0 and dirty_rate > 0:
+        if working_set > 0 and dirty_rate > 0 and self.phase is Phase.COPY:
             self.dirty = working_set - (working_set - self.dirty) * math.exp(-dirty_rate * seconds / working_set)
 
     def end_round(self) -> bool:
@@ -155,6 +159,11 @@ class Transfer:
         self.remaining = 0.0
         self.phase, self.phase_ends = Phase.SWITCH, now + self.downtime
 
+    def begin_postcopy(self) -> None:
+        """The guest wakes on the destination at once; what it has not got yet comes from the source."""
+        self.remaining += self.dirty
+        self.dirty, self.downtime, self.phase = 0.0, DEVICE_SECONDS, Phase.POSTCOPY
+
     def fail(self, now: float, code: int, message: str) -> None:
         """End it with the VM where it was."""
         self.phase, self.ended, self.error = Phase.FAILED, now, (code, message)
@@ -173,6 +182,7 @@ class Transfer:
             iteration=self.iteration,
             throttle=self.throttle,
             expected_downtime_seconds=self.dirty / self.wire_rate if self.wire_rate > 0 else None,
+            postcopy=self.phase is Phase.POSTCOPY,
         )
 
     def completion(self) -> Completion:
