@@ -40,6 +40,7 @@ from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
 from rebalancerd.offline import keep
+from rebalancerd.plan.standing import CONSOLIDATE
 from rebalancerd.ports import HypervisorWrite, LedgerUnavailableError
 from rebalancerd.power_round import PowerRound
 from rebalancerd.predict.cost_kind import COST
@@ -182,7 +183,11 @@ class Daemon:
         self.power: PowerRound | None = None
         if self.keeper is not None:
             self.power = PowerRound(
-                keeper=self.keeper, limits=cfg.power_limits(), clock=self.clock, view=lambda: self.loop.view
+                keeper=self.keeper,
+                limits=cfg.power_limits(),
+                clock=self.clock,
+                view=lambda: self.loop.view,
+                folding=lambda: self.loop.policy_at(self.clock.wall()).policy == CONSOLIDATE,
             )
             self.on_cycle.append(self.power.after_cycle)
         self.servers: list[Callable[[], None]] = []  # each stops one server
