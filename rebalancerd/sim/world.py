@@ -12,6 +12,7 @@ from rebalancerd.cluster.policy import Mode
 from rebalancerd.loop import Loop, LoopSettings
 from rebalancerd.observe.history import History
 from rebalancerd.observe.observer import Observer
+from rebalancerd.plan.standing import CONSOLIDATE
 from rebalancerd.ports import Clock, LedgerUnavailableError
 from rebalancerd.power_round import PowerRound
 from rebalancerd.predict.cost import PhysicsCost
@@ -165,10 +166,13 @@ class World:
                 limits=spec.limits,
                 clock=self.clock,
                 view=lambda: self.loop.view if self.loop is not None else None,
-                folding=lambda: spec.folding,
+                folding=lambda: spec.folding or self._consolidating(),
             )
         if self.executor is not None:
             self._alive(self.executor.adopt)
+
+    def _consolidating(self) -> bool:
+        return self.loop is not None and self.loop.policy_at(self.clock.wall()).policy == CONSOLIDATE
 
     def _build_keeper(self) -> PowerKeeper | None:
         if self.spec.power is None:
