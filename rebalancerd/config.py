@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from rebalancerd import config_checks
 from rebalancerd.act.power.settings import HostPower, PowerSettings
@@ -19,6 +19,7 @@ from rebalancerd.config_sections import (
     ActSection,
     GuardSection,
     HostSection,
+    LedgerSection,
     LogSection,
     ModelsSection,
     Name,
@@ -38,6 +39,7 @@ from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRu
 from rebalancerd.plan import aggressiveness
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
+from rebalancerd.record.settings import LedgerSettings
 
 S = TypeVar("S", bound=Section)
 MAX_BYTES = 4 * 1024 * 1024
@@ -53,17 +55,13 @@ class Config(Section):
     )
     controller: Name = setting("rebalancerd", "Name of this controller in records of what it did.")
     state_dir: Text = setting("/var/lib/rebalancerd", "Directory of ledger, history and models.")
-    ledger: Text | None = setting(
-        None,
-        "Where the ledger is; not given: ledger.sqlite in state_dir.",
-        examples=["sqlite:////var/lib/rebalancerd/ledger.sqlite"],
-    )
     pause_file: Text = setting("/run/rebalancerd/pause", "While this file exists nothing is started.")
     i_accept_the_risk: tuple[Text, ...] = setting(
         (), f"Settings that may take a safety away: {', '.join(config_checks.RISKS)}."
     )
     hosts: tuple[HostSection, ...] = Field(min_length=1, description="The hosts of the cluster.")
     ticks: TicksSection = TicksSection()
+    ledger: LedgerSection = LedgerSection()
     observe: ObserveSection = ObserveSection()
     predict: PredictSection = PredictSection()
     models: ModelsSection = ModelsSection()
@@ -75,10 +73,21 @@ class Config(Section):
     serve: ServeSection = ServeSection()
     log: LogSection = LogSection()
 
+    @field_validator("ledger", mode="before")
+    @classmethod
+    def _is_a_table(cls, given: object) -> object:
+        if isinstance(given, str):
+            raise ValueError("is a table: write [ledger] and, below it, url = …")  # noqa: TRY004  pydantic tells ValueErrors
+        return given
+
     @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
-        return self.ledger if self.ledger is not None else f"sqlite:///{self.state_dir}/ledger.sqlite"
+        return self.ledger.url if self.ledger.url is not None else f"sqlite:///{self.state_dir}/ledger.sqlite"
+
+    def ledger_settings(self) -> LedgerSettings:
+        """Settings of the ledger; ``url`` always given."""
+        return LedgerSettings(**self.ledger.values() | {"url": self.ledger_url})
 
     def host_settings(self) -> tuple[HostSettings, ...]:
         """The declared hosts, in the order of the file."""

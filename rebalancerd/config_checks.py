@@ -187,8 +187,7 @@ def _places(cfg: "Config") -> Iterator[Problem]:
             yield Problem(key=key, reason=f"{path!r} is not an absolute path")
     if len(cfg.serve.socket.encode("utf-8", "surrogatepass")) > 107:
         yield Problem(key=("serve", "socket"), reason="too long for a UNIX socket, 107 bytes at most")
-    if cfg.ledger is not None:
-        yield from _ledger(cfg.ledger)
+    yield from _ledger(cfg)
     if cfg.serve.metrics_listen:
         try:
             cfg.metrics_address()
@@ -196,12 +195,39 @@ def _places(cfg: "Config") -> Iterator[Problem]:
             yield Problem(key=("serve", "metrics_listen"), reason=str(error), hint='such as "127.0.0.1:9177"')
 
 
-def _ledger(url: str) -> Iterator[Problem]:
+def _ledger(cfg: "Config") -> Iterator[Problem]:
+    url, password_file, key = cfg.ledger.url, cfg.ledger.password_file, ("ledger", "url")
+    shared = url is not None and url.startswith("postgresql")
+    if password_file is not None and not shared:
+        yield Problem(key=("ledger", "password_file"), reason="only a ledger on PostgreSQL has a password")
+    elif password_file is not None and "/" in password_file and not Path(password_file).is_absolute():
+        hint = "an absolute path, or the bare name of a systemd credential"
+        yield Problem(key=("ledger", "password_file"), reason=f"{password_file!r} is not an absolute path", hint=hint)
+    if url is None:
+        return
     parts = _split(url)
     if parts is not None and parts[2]:
-        yield Problem(key=("ledger",), reason="a URL in the configuration holds no password")
+        hint = "put it into a file and name that in password_file"
+        yield Problem(key=key, reason="a URL in the configuration holds no password", hint=hint)
+    elif shared:
+        yield from _postgres(url, key)
     elif not url.startswith("sqlite:////") or not url.isprintable() or "?" in url or url.endswith("/"):
-        yield Problem(key=("ledger",), reason=f"{url!r} is not sqlite:////ABSOLUTE/PATH", hint="four slashes")
+        reason = f"{url!r} is neither sqlite:////ABSOLUTE/PATH nor postgresql://USER@HOST/DATABASE"
+        yield Problem(key=key, reason=reason, hint="a file's URL has four slashes")
+
+
+def _postgres(url: str, key: Key) -> Iterator[Problem]:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from rebalancerd.record.postgres import wrong_url
+
+    try:
+        wrong = wrong_url(make_url(url)) if url.isprintable() else "holds unprintable characters"
+    except (SQLAlchemyError, ValueError) as error:
+        wrong = f"is no URL: {error}"
+    if wrong is not None:
+        yield Problem(key=key, reason=wrong)
 
 
 def _relations(cfg: "Config") -> Iterator[Problem]:

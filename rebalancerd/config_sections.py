@@ -28,6 +28,7 @@ from rebalancerd.guard.settings import GuardSettings, PolicyWindow, Window
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
+from rebalancerd.record.settings import LedgerSettings
 
 Number = Annotated[float, Strict()]
 Whole = Annotated[int, Strict()]
@@ -50,6 +51,7 @@ Count = Annotated[int, Strict(), Field(ge=0, le=2**31)]
 AtLeastOne = Annotated[int, Strict(), Field(ge=1, le=100_000_000)]
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
+_LEDGER = LedgerSettings()
 _OBSERVE, _PREDICT, _MODELS, _PLAN, _GUARD, _ACT, _POWER, _LIMITS = (
     ObserveSettings(),
     PredictSettings(),
@@ -269,6 +271,27 @@ class PredictSection(Section):
     overhead_seconds: Seconds = setting(_PREDICT.overhead_seconds, "libvirt's own handshakes around a migration.")
     switchover_seconds: Seconds = setting(
         _PREDICT.switchover_seconds, "Part of the downtime that does not depend on memory."
+    )
+
+
+class LedgerSection(Section):
+    """What is remembered of cycles, plans, migrations and commands: in a SQLite file, or in a PostgreSQL database that
+    several controllers share, of which one leads and the others stand by."""
+
+    url: Text | None = setting(
+        _LEDGER.url,
+        "Where the ledger is; not given: ledger.sqlite in state_dir. Or sqlite:////ABSOLUTE/PATH. No password here.",
+        examples=["postgresql://rebalancerd@db.example/rebalancerd?sslmode=verify-full"],
+    )
+    password_file: Text | None = setting(
+        _LEDGER.password_file,
+        "File that holds PostgreSQL's password in its first line, or the bare name of a systemd credential.",
+        examples=["/etc/rebalancerd/ledger.password"],
+    )
+    retention_seconds: Seconds = setting(
+        _LEDGER.retention_seconds,
+        "Cycles, advice and unused plans older than that are forgotten; migrations and commands never.",
+        ge=86_400,
     )
 
 

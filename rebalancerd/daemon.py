@@ -32,6 +32,7 @@ from rebalancerd.cluster.policy import Mode, stricter
 from rebalancerd.cluster.series import Series
 from rebalancerd.config import Config
 from rebalancerd.ending import within
+from rebalancerd.ledgers import ledger_access, share_lease
 from rebalancerd.log import log_cycle
 from rebalancerd.loop import Loop, LoopSettings
 from rebalancerd.observe.agent_client import HttpAgents
@@ -41,7 +42,7 @@ from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
 from rebalancerd.offline import keep
 from rebalancerd.plan.standing import CONSOLIDATE
-from rebalancerd.ports import HypervisorWrite, LedgerUnavailableError
+from rebalancerd.ports import HypervisorWrite, Lease, LedgerUnavailableError
 from rebalancerd.power_round import PowerRound
 from rebalancerd.predict.cost_kind import COST
 from rebalancerd.predict.demand.keeper import DemandKeeper
@@ -58,6 +59,7 @@ from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.record.stand_in import open_or_stand_in
 from rebalancerd.serve.sd_notify import Notifier
 from rebalancerd.shadow import Shadow
+from rebalancerd.tenure import TenureKeeper
 from rebalancerd.trainer import Trainer
 
 log = structlog.get_logger(__name__)
@@ -65,7 +67,6 @@ log = structlog.get_logger(__name__)
 # each part of the end is waited for no longer; together they fit well into the unit's TimeoutStopSec
 STOP_PATIENCE_SECONDS = 3.0
 ADOPT_PATIENCE_SECONDS = 120.0
-RETENTION_SECONDS = 90 * 86400.0
 JUDGED_SECONDS = 60 * 86400.0  # older migrations say nothing of a model today
 TRAINING_GRACE_SECONDS = 6 * 3600.0
 # sections of the configuration that SIGHUP takes over; every other key needs a restart
@@ -152,12 +153,14 @@ class Daemon:
         self.reload_error: str | None = None
         state = Path(cfg.state_dir)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.lease = FileLease(state / "lock")
-        self.ledger, self.ledger_fault = open_or_stand_in(cfg.ledger_url, self.clock)
+        self.lock = FileLease(state / "lock")
+        self.ledger, self.ledger_fault = open_or_stand_in(cfg.ledger_url, self.clock, ledger_access(cfg))
         if self.ledger_fault is not None:
             log.error("ledger_refused", reason=self.ledger_fault, mode=str(Mode.OBSERVE))
             cfg = cfg.model_copy(update={"mode": Mode.OBSERVE})
         self.config = cfg
+        self.shared_lease = share_lease(cfg, self.ledger, self.clock)
+        self.lease: Lease = self.shared_lease or self.lock
         self.ports = build_ports(cfg, self.clock)
         self.observer = build_observer(cfg, self.ports, self.clock, state / "history")
         self.models = build_models(cfg, self.clock)
@@ -189,8 +192,13 @@ class Daemon:
                 view=lambda: self.loop.view,
                 folding=lambda: self.loop.policy_at(self.clock.wall()).policy == CONSOLIDATE,
             )
-            self.on_cycle.append(self.power.after_cycle)
+            self.on_cycle.append(self._power_after)
         self.servers: list[Callable[[], None]] = []  # each stops one server
+
+    def _power_after(self, record: CycleRecord) -> None:
+        """Hosts' power after a cycle; where controllers share a ledger, the one that leads sees to it."""
+        if self.power is not None and not self.lease.standby:
+            self.power.after_cycle(record)
 
     def _build_executor(self, write: HypervisorWrite | None) -> Executor | None:
         if write is None:
@@ -256,6 +264,7 @@ class Daemon:
             log.info("stopped")
             self.close()
             return 0
+        keeper = self._keep_lease()
         watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         watcher.start()
         scheduler = self._schedule()
@@ -266,7 +275,7 @@ class Daemon:
             if self._reload.is_set():
                 self._reload.clear()
                 self._reread()
-        return self._shut_down(scheduler, watcher)
+        return self._shut_down(scheduler, watcher, keeper)
 
     def stop(self) -> None:
         """Ask the daemon to end, as SIGTERM does."""
@@ -286,7 +295,7 @@ class Daemon:
             ("probe", ticks.probe, self.probe),
             ("decide", ticks.decide, self.decide),
             ("judge", ticks.judge, self.judge),
-            ("shadow", ticks.judge, self.shadow.score),
+            ("shadow", ticks.judge, self.score),
             ("housekeep", ticks.housekeep, self.housekeep),
         )
         if self.keeper is not None and self.config.mode.may_act:
@@ -333,6 +342,11 @@ class Daemon:
             past = labelled_migrations(self.ledger, since=self.clock.wall() - JUDGED_SECONDS)
             self.models.watch((item.row, item.predicted) for item in past.rows)
 
+    def score(self) -> None:
+        """Judge the advice that is due; where controllers share a ledger, the one that leads does."""
+        if not self.lease.standby:
+            self.shadow.score()
+
     def train(self) -> None:
         """Begin the trainings that are due, with the load as it is now."""
         try:
@@ -350,7 +364,8 @@ class Daemon:
 
     def housekeep(self) -> None:
         """Prune old cycles from the ledger, flush history, and leave the load to trainings."""
-        self.ledger.prune(self.clock.wall() - RETENTION_SECONDS)
+        if not self.lease.standby:
+            self.ledger.prune(self.clock.wall() - self.config.ledger.retention_seconds)
         self.observer.flush()
         self.hand_over()
 
@@ -358,9 +373,19 @@ class Daemon:
         if self.executor is not None:
             self.executor.run_watch(self._stop)
 
+    def _keep_lease(self) -> threading.Thread | None:
+        """Where several controllers share the ledger, take part in their turns."""
+        if self.shared_lease is None:
+            return None
+        keeper = TenureKeeper(self.shared_lease, self.executor)
+        keeper.look()  # who is alone leads at once
+        thread = threading.Thread(target=keeper.run, args=(self._stop,), name="lease", daemon=True)
+        thread.start()
+        return thread
+
     def _adopt(self) -> None:
         """Take over the watch of migrations that an earlier run of the daemon left running."""
-        if self.executor is None:
+        if self.executor is None or self.shared_lease is not None:  # with a shared lease, once it is taken
             return
         self._notifier.extend(ADOPT_PATIENCE_SECONDS)
         try:
@@ -421,7 +446,9 @@ class Daemon:
             signal.signal(number, lambda *_: self._stop.set())
         signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
 
-    def _shut_down(self, scheduler: BackgroundScheduler, watcher: threading.Thread) -> int:
+    def _shut_down(
+        self, scheduler: BackgroundScheduler, watcher: threading.Thread, keeper: threading.Thread | None
+    ) -> int:
         self._notifier.stopping()
         left = [record.id for record in self.executor.active()] if self.executor is not None else []
         log.info("stopping", migrations_left_running=left)
@@ -429,6 +456,9 @@ class Daemon:
         for stop in self.servers:
             within(STOP_PATIENCE_SECONDS, server=stop)
         watcher.join(STOP_PATIENCE_SECONDS)
+        if keeper is not None and self.shared_lease is not None:
+            keeper.join(STOP_PATIENCE_SECONDS)
+            within(STOP_PATIENCE_SECONDS, lease=self.shared_lease.release)  # a standby need not wait for its end
         self.close(sampling_ended=quiet)
         log.info("stopped")
         logging.shutdown()
@@ -447,7 +477,7 @@ class Daemon:
         within(STOP_PATIENCE_SECONDS, **{name: port.close for name, port in ports.items() if port is not None})
         within(STOP_PATIENCE_SECONDS, history=self.observer.close if sampling_ended else self.observer.flush)
         within(STOP_PATIENCE_SECONDS, ledger=self.ledger.close)
-        self.lease.release()
+        self.lock.release()
 
 
 def _guarded(name: str, work: Callable[[], None]) -> Callable[[], None]:

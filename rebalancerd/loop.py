@@ -191,6 +191,8 @@ class Loop:
 
     def _cycle(self, notes: CycleNotes) -> CycleRecord:
         seen = notes.timed("observe", lambda: self._observe(notes.started))
+        if self._standby():
+            return self._stood_by(seen, notes)
         stop = may_plan(seen.context, policy=DRAIN)  # what stops even an operator's command
         if stop is not None and stop.code in DATA_CODES:
             moving, snapshot = len(seen.snapshot.in_flight), seen.snapshot
@@ -220,6 +222,8 @@ class Loop:
         operator = self._ledger.operator_state(now)
         recent = self._ledger.migrations(since=needed_since(guard, operator, now), limit=MOST_RECORDS)
         active = self._executor.active() if self._executor is not None else ()
+        if self._standby():  # so that what the leader does is not taken for somebody else's
+            active = tuple(record for record in self._ledger.open_migrations() if record.ours)
         snapshot = self._observer.snapshot(operator=operator, ours=active)
         memory = recall(recent, operator=operator, now=now, settings=guard)
         away: frozenset[str] = frozenset()
@@ -382,10 +386,30 @@ class Loop:
 
     # the record
 
+    def _standby(self) -> bool:
+        return self._lease is not None and self._lease.standby
+
+    def _stood_by(self, seen: _Seen, notes: CycleNotes) -> CycleRecord:
+        """The record of a cycle while another controller leads. The ledger is not told: it holds the leader's cycles."""
+        self._holds, self._open_plan = {}, None
+        waits = about_cluster(Code.LEASE_LOST, "another controller leads; this one watches and stands by")
+        moving = len(seen.snapshot.in_flight)
+        record = notes.cut_short(
+            Outcome.NO_ACTION, waits, mode=self.settings.mode, snapshot=seen.snapshot, moving=moving
+        )
+        self._look_at(seen, record)
+        return record
+
     def _finish(
         self, seen: _Seen, record: CycleRecord, inputs: PlanInputs | None = None, plan: Plan | None = None
     ) -> CycleRecord:
         record = replace(record, id=self._ledger.record_cycle(record))
+        self._look_at(seen, record, inputs, plan)
+        return record
+
+    def _look_at(
+        self, seen: _Seen, record: CycleRecord, inputs: PlanInputs | None = None, plan: Plan | None = None
+    ) -> None:
         self.view = LoopView(
             snapshot=seen.snapshot,
             record=record,
@@ -398,7 +422,6 @@ class Loop:
             plan=plan,
             context=seen.context,
         )
-        return record
 
     def _failed(self, error: Exception) -> CycleRecord:
         """The record of a cycle that a bug ended; the third in a row disarms the loop until an operator resumes."""

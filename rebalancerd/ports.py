@@ -200,6 +200,11 @@ class Lease(Protocol):
         """Number of this tenure."""
         ...
 
+    @property
+    def standby(self) -> bool:
+        """Whether this controller waits for its turn beside others: not holding the lease is no fault then."""
+        ...
+
 
 class Ledger(Protocol):
     """Append-only memory. Every method raises LedgerUnavailableError when it cannot do what it says."""

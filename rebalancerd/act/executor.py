@@ -78,6 +78,7 @@ class Executor:
         self._lock = threading.Lock()  # guards the two above, never held during I/O
         self._adopting = threading.Lock()
         self._adopted = False
+        self._tenure = -1  # epoch in which it adopted
         self._wake = threading.Event()
         self._numbers = itertools.count(1)
 
@@ -132,7 +133,7 @@ class Executor:
     def _hand_over(self, watch: Watch, plan: Plan, start_before: float) -> MigrationRecord | Refusal:
         record = watch.record
         started_at, begun_at = self._clock.wall(), self._clock.monotonic()
-        late = self._too_late(plan, start_before)
+        late = self._too_late(plan, start_before, record.epoch)
         if late is None:
             try:
                 watch.handle = self._write.migrate(record)
@@ -154,10 +155,12 @@ class Executor:
         self._wake.set()
         return watch.record
 
-    def _too_late(self, plan: Plan, start_before: float) -> Refusal | None:
-        """The last look before the call: still the one controller, and the intent still young."""
+    def _too_late(self, plan: Plan, start_before: float, epoch: int) -> Refusal | None:
+        """The last look before the call: still the one controller, in the intent's tenure, and the intent still young."""
         if self._lease is not None and not self._lease.held():
             return about_cluster(Code.LEASE_LOST, "this controller does not hold the lease any more")
+        if self._epoch() != epoch:  # lost and won again meanwhile: somebody else may have led in between
+            return about_cluster(Code.LEASE_LOST, f"the intent is of epoch {epoch}, the lease of epoch {self._epoch()}")
         over = self._clock.monotonic() - start_before
         if over >= 0:
             return about_plan(Code.PLAN_EXPIRED, plan.id, f"the intent is too old to start by {over:.1f} s")
@@ -188,7 +191,7 @@ class Executor:
             step=step.number,
             cycle_id=cycle_id,
             controller=self._controller,
-            epoch=self._lease.epoch if self._lease is not None else 0,
+            epoch=self._epoch(),
             start_before_seconds=self._settings.start_before_seconds,
             options=move.options,
             predicted=move.cost,
@@ -306,7 +309,9 @@ class Executor:
         job never began is ABANDONED once it can no longer begin. Raises LedgerUnavailableError.
         """
         with self._adopting:
-            now = self._clock.monotonic()
+            now, epoch = self._clock.monotonic(), self._epoch()
+            if epoch != self._tenure:  # what is known from an earlier tenure may be outdated: the ledger is not
+                self.stand_down()
             taken = []
             for record in self._ledger.open_migrations():
                 with self._lock:
@@ -314,6 +319,7 @@ class Executor:
                         continue
                     watch = self._watches[record.id] = self._orphan(record, now)
                 taken.append(watch)
+            self._tenure = epoch
         for watch in taken:
             if not self._stopping():
                 self._advance(watch)
@@ -321,8 +327,17 @@ class Executor:
         return tuple(watch.record for watch in taken)
 
     def _adopt_once(self) -> None:
-        if not self._adopted:
+        if not self._adopted or self._tenure != self._epoch():
             self.adopt()
+
+    def stand_down(self) -> None:
+        """Leave every migration to the controller that leads now: nothing of them is watched or written any more."""
+        with self._lock:
+            self._watches.clear()
+        self._adopted = False
+
+    def _epoch(self) -> int:
+        return self._lease.epoch if self._lease is not None else 0
 
     def _orphan(self, record: MigrationRecord, now: float) -> Watch:
         # counted from now, not from the intent's wall-clock time: the clock may have stepped, and waiting harms nobody

@@ -19,6 +19,7 @@ from rebalancerd.cli import (
     explain,
     history,
     lab,
+    ledger,
     models,
     pause,
     plan,
@@ -81,6 +82,7 @@ app.command("run", rich_help_panel=SET_UP)(run.run)
 app.command("agent", rich_help_panel=SET_UP)(agent.agent)
 app.command("doctor", rich_help_panel=SET_UP)(doctor.doctor)
 app.add_typer(config.app, name="config", rich_help_panel=SET_UP)
+app.add_typer(ledger.app, name="ledger", rich_help_panel=SET_UP)
 app.add_typer(models.app, name="models", rich_help_panel=SET_UP)
 app.add_typer(train.app, name="train", rich_help_panel=SET_UP)
 app.add_typer(lab.app, name="lab", rich_help_panel=SET_UP)

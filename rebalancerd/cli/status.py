@@ -61,6 +61,9 @@ def _print(seen: "Status", *, every_host: bool) -> None:
 def _print_doing(seen: "Status") -> None:
     from rebalancerd.serve.wording import counted, span
 
+    if seen.leader is not None:
+        where = "this one" if seen.leader.here else f"{seen.controller} stands by"
+        say(f"leader       {seen.leader.controller} ({where}), tenure {seen.leader.epoch}")
     if seen.policy_window is not None and seen.policy_until is not None:
         more = span(max(0.0, seen.policy_until - seen.now))
         say(f"policy       {seen.policy_now} for {more} more, window {seen.policy_window}")

@@ -142,7 +142,7 @@ def _train(cfg: "Config", store: "ModelStore[Any]", data: list[Path] | None, *, 
     from rebalancerd.record.labelled import Omission
 
     shipped = _shipped(data if data else list(store.data_files()))
-    ledger = _ledger(cfg.ledger_url)
+    ledger = _ledger(cfg)
     talk(f"{len(shipped)} shipped migrations, {len(ledger.rows)} of this cluster")
     try:
         ended = retrain(
@@ -179,13 +179,14 @@ def _shipped(files: list[Path]) -> "list[LabelledMigration]":
     return rows
 
 
-def _ledger(url: str) -> "LabelledLedger":
+def _ledger(cfg: "Config") -> "LabelledLedger":
+    from rebalancerd.ledgers import ledger_access
     from rebalancerd.ports import LedgerUnavailableError
     from rebalancerd.record.labelled import labelled_migrations
     from rebalancerd.record.reader import LedgerReader
 
     try:
-        with LedgerReader(url) as ledger:
+        with LedgerReader(cfg.ledger_url, ledger_access(cfg)) as ledger:
             return labelled_migrations(ledger)
     except LedgerUnavailableError as error:
         raise CliError(str(error), "nothing was trained") from error

@@ -89,7 +89,9 @@ def last_hour(connection: Connection, until: int) -> int | None:
 
 def added_up(connection: Connection, since: float) -> AdviceRecord:
     """What the advice proposed since then, and the hours since then, come to."""
-    day = cast(advice.c.proposed_at / DAY_SECONDS, Integer)
+    days_since_epoch = advice.c.proposed_at / DAY_SECONDS
+    # SQLite's cast cuts off and PostgreSQL's rounds; not every SQLite has floor()
+    day = func.floor(days_since_epoch) if connection.dialect.name == "postgresql" else cast(days_since_epoch, Integer)
     given = advice.c.proposed_at >= since
     scored = [verdict.value for verdict in Verdict if verdict.is_scored]
     verdicts = connection.execute(

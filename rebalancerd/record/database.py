@@ -1,6 +1,6 @@
 """The database under the ledger: opened durably, checked before it is touched, brought to the schema of this version.
 
-SQLite in WAL mode with synchronous=FULL: a transaction that was committed is on the disk. A file that is damaged, cut
+PostgreSQL is opened by its own module. SQLite in WAL mode with synchronous=FULL: a transaction that was committed is on the disk. A file that is damaged, cut
 short, not ours or of a newer version is refused and left as it is.
 """
 
@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -17,27 +17,29 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from rebalancerd.ports import LedgerUnavailableError
+from rebalancerd.record.evolve import HEAD, known_revisions, upgrade
+from rebalancerd.record.postgres import Access, is_postgres, open_postgres, shown, unreachable
 
-if TYPE_CHECKING:
-    from alembic.config import Config
-
-HEAD = "0003"  # newest schema that this version knows; a test holds it to the newest version of alembic/versions
-SCRIPTS = Path(__file__).parent / "alembic"
 MAGIC = b"SQLite format 3\0"
 BUSY_MILLISECONDS = 5000
 KEPT = "the file is kept as it is: restore a copy of it, or move it away (with -wal and -shm) to begin a new one"
 
 
-def open_engine(url: str) -> Engine:
-    """An engine on a ledger of the present schema, made if there is none. Raises LedgerUnavailableError."""
+def open_engine(url: str, access: Access | None = None) -> Engine:
+    """An engine on a ledger of the present schema, made if there is none. Raises LedgerUnavailableError.
+
+    ``access``: how to log in to PostgreSQL; nothing for SQLite.
+    """
     try:
         parsed = make_url(url)
     except SQLAlchemyError as error:
         raise LedgerUnavailableError(f"the ledger's URL is not one: {error}") from None
     with telling(url):
+        if is_postgres(parsed):
+            return open_postgres(parsed, access or Access())
         if parsed.get_backend_name() != "sqlite":
             raise LedgerUnavailableError(
-                f"a ledger on {parsed.get_backend_name()} is not supported; use sqlite:////PATH"
+                f"a ledger on {parsed.get_backend_name()} is not supported; use sqlite:////PATH or postgresql://…"
             )
         path = file_of(parsed)
         if path is None:
@@ -57,13 +59,16 @@ def open_engine(url: str) -> Engine:
         return engine
 
 
-def open_reader(url: str) -> Engine:
+def open_reader(url: str, access: Access | None = None) -> Engine:
     """An engine that can only read a ledger of the present schema, whoever writes it meanwhile. LedgerUnavailableError."""
     try:
         parsed = make_url(url)
     except SQLAlchemyError as error:
         raise LedgerUnavailableError(f"the ledger's URL is not one: {error}") from None
-    path = file_of(parsed) if parsed.get_backend_name() == "sqlite" else None
+    if is_postgres(parsed):
+        with telling(url):
+            return open_postgres(parsed, access or Access(), reading_only=True)
+    path = file_of(parsed)
     if path is None:
         raise LedgerUnavailableError(f"{url} is no file that another process could read; use sqlite:////PATH")
     with telling(url):
@@ -85,33 +90,10 @@ def open_reader(url: str) -> Engine:
 
 
 def file_of(url: URL) -> Path | None:
-    """Path of a SQLite ledger, None for one in memory."""
-    return None if url.database in (None, "", ":memory:") else Path(str(url.database))
-
-
-def upgrade(engine: Engine) -> None:
-    """Bring the schema to that of this version, all or nothing."""
-    from alembic import command
-
-    config = _alembic()
-    with engine.execution_options(immediate=True).begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, HEAD)
-
-
-def _alembic() -> "Config":
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _known_revisions() -> frozenset[str]:
-    from alembic.script import ScriptDirectory
-
-    return frozenset(script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions())
+    """Path of a SQLite ledger, None for one in memory or elsewhere."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
 
 
 def _engine(url: URL) -> Engine:
@@ -165,6 +147,13 @@ def _make(url: URL, path: Path) -> None:
         os.close(directory)
 
 
+def make_file(path: Path) -> Engine:
+    """A new, empty ledger on a file; an engine that writes to it. Raises LedgerUnavailableError."""
+    url = make_url(f"sqlite:///{path}")
+    _make(url, path)
+    return _engine(url)
+
+
 def _check_file(path: Path) -> str:
     """Schema revision of an existing file. Raises LedgerUnavailableError for all that must not be written to."""
     with path.open("rb") as stream:
@@ -176,7 +165,7 @@ def _check_file(path: Path) -> str:
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
         revision = _revision(connection, path)
-        if revision != HEAD and revision not in _known_revisions():
+        if revision != HEAD and revision not in known_revisions():
             raise LedgerUnavailableError(
                 f"ledger {path} has schema {revision!r}, this version of rebalancerd knows schemas up to {HEAD!r}: "
                 "a newer version wrote it. Nothing was changed; install that version again"
@@ -209,8 +198,11 @@ def telling(url: str) -> Iterator[None]:
 
 
 def _message(url: str, error: BaseException) -> str:
-    place = f"ledger {file_of(make_url(url)) or url}"
-    text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    parsed = make_url(url)
+    place = f"ledger {file_of(parsed) or shown(parsed)}"
+    text = " ".join(((error.strerror or str(error)) if isinstance(error, OSError) else str(error)).split())
+    if is_postgres(parsed):
+        return unreachable(place, text)
     if "malformed" in text or "not a database" in text:
         return f"{place} is damaged ({text}); {KEPT}"
     if "is full" in text or "No space left" in text:

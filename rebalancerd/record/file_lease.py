@@ -31,6 +31,11 @@ class FileLease:
         """Always 1: a file lock has one tenure per process."""
         return 1
 
+    @property
+    def standby(self) -> bool:
+        """Never: nobody waits for a file lock, a second daemon ends at once."""
+        return False
+
     def held(self) -> bool:
         """Whether the lock is still ours: the file on disk is the one that was locked."""
         if self._fd < 0:

@@ -168,6 +168,18 @@ approval_uses = Table(
     Column("migration_id", String(200), nullable=False),
     Column("at", Float, nullable=False),
 )
+lease = Table(
+    "lease",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # always 1: there is one lease
+    Column("controller", Text, nullable=False),
+    Column("instance", String(64), nullable=False),  # of one process, so that a restart is another holder
+    Column("epoch", Integer, nullable=False),  # number of the tenure, never given twice
+    Column("beat", Integer, nullable=False),  # grows with every renewal
+    Column("taken_at", Float, nullable=False),  # these two by the database's clock
+    Column("expires_at", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+)
 advice = Table(
     "advice",
     metadata,

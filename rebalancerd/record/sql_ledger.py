@@ -23,6 +23,8 @@ from rebalancerd.record import advice_rows, power_rows, rows
 from rebalancerd.record import operator_state as operators
 from rebalancerd.record.codec import PLANS, CodecError
 from rebalancerd.record.database import file_of, open_engine, telling
+from rebalancerd.record.lease import Fence
+from rebalancerd.record.postgres import Access, is_postgres
 from rebalancerd.record.schema import (
     commands,
     cycles,
@@ -35,21 +37,30 @@ from rebalancerd.record.schema import (
     refusals,
     steps,
 )
+from rebalancerd.record.soundness import wrong_with
 
 LEDGER_FORMAT = "1"
 DAY_SECONDS = 86_400.0
 
 
 class SqlLedger:
-    """ports.Ledger on SQLAlchemy. ``url``: ``sqlite:////PATH``, or ``sqlite://`` for one in memory."""
+    """ports.Ledger on SQLAlchemy. ``url``: ``sqlite:////PATH``, ``sqlite://`` for one in memory, or ``postgresql://…``.
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    ``fence``: where several controllers share the ledger, the lease that every write about a migration is checked
+    against, within the transaction that writes.
+    """
+
+    def __init__(self, url: str, clock: Clock, *, access: Access | None = None) -> None:
         """Open or make it. Raises LedgerUnavailableError if it cannot be trusted, and then leaves it as it is."""
         self.url = url
+        self.fence: Fence | None = None
         self._clock = clock
         self._lock = threading.RLock()
-        self._engine = open_engine(url)
-        self._writer = self._engine.execution_options(immediate=True)
+        self._engine = open_engine(url, access)
+        self.shared = is_postgres(make_url(url))
+        snapshots = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._writer = self._engine.execution_options(**({} if self.shared else {"immediate": True}))
+        self._reader = self._engine.execution_options(**(snapshots if self.shared else {}))
         self._file = file_of(make_url(url))
         self._identity = self._inode()
         self._check_format()
@@ -61,20 +72,17 @@ class SqlLedger:
     def integrity_check(self) -> tuple[str, ...]:
         """What a full check of the database finds wrong; empty if it is sound. Raises LedgerUnavailableError."""
         with self.reading() as connection:
-            found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(20)")]
-            strays = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(20)
-        wrong = [line for line in found if line != "ok"]
-        return (*wrong, *(f"row {row[1]} of {row[0]} refers to nothing" for row in strays))
+            return wrong_with(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection in a read transaction: one consistent picture."""
         with telling(self.url):
-            if self._file is None:
-                with self._lock, self._engine.begin() as connection:
+            if self._file is None and not self.shared:
+                with self._lock, self._reader.begin() as connection:
                     yield connection
             else:
-                with self._engine.begin() as connection:
+                with self._reader.begin() as connection:
                     yield connection
 
     @contextmanager
@@ -88,6 +96,14 @@ class SqlLedger:
             with self._writer.begin() as connection:
                 yield connection
 
+    @contextmanager
+    def _leading(self, intent: MigrationRecord | None = None) -> Iterator[Connection]:
+        """As ``_writing``, but only while no other controller leads; for an intent only within its own tenure."""
+        with self._writing() as connection:
+            if self.fence is not None:
+                self.fence.check(connection, intent.epoch if intent is not None else None)
+            yield connection
+
     def _inode(self) -> tuple[int, int] | None:
         if self._file is None:
             return None
@@ -99,11 +115,19 @@ class SqlLedger:
 
     def _check_format(self) -> None:
         with self._writing() as connection:
-            found = connection.execute(select(meta.c.value).where(meta.c.key == "format")).scalar()
+            wanted = select(meta.c.value).where(meta.c.key == "format")
+            found = connection.execute(wanted).scalar()
             if found is None:
-                connection.execute(insert(meta).values(key="format", value=LEDGER_FORMAT))
-                connection.execute(insert(meta).values(key="created_at", value=repr(self._clock.wall())))
-            elif found != LEDGER_FORMAT:
+                first = [
+                    {"key": "format", "value": LEDGER_FORMAT},
+                    {"key": "created_at", "value": repr(self._clock.wall())},
+                ]
+                try:
+                    with connection.begin_nested():
+                        connection.execute(insert(meta), first)
+                except IntegrityError:  # another controller was first
+                    found = connection.execute(wanted).scalar()
+            if found not in (None, LEDGER_FORMAT):
                 raise LedgerUnavailableError(
                     f"{self.url}: ledger format {found!r}; this version reads {LEDGER_FORMAT!r}"
                 )
@@ -188,7 +212,7 @@ class SqlLedger:
     def open_intent(self, record: MigrationRecord) -> None:
         """Make the intent durable. Raises LedgerUnavailableError also for a VM that has an open migration of ours."""
         try:
-            with self._writing() as connection:
+            with self._leading(record) as connection:
                 connection.execute(insert(migrations).values(rows.migration_row(record)))
                 self._event(connection, record)
         except LedgerUnavailableError as error:
@@ -205,7 +229,7 @@ class SqlLedger:
     def update_migration(self, record: MigrationRecord) -> None:
         """Append the migration's new state; one that is not on record (somebody else's) is put there."""
         values = rows.migration_row(record)
-        with self._writing() as connection:
+        with self._leading() as connection:
             known = connection.execute(select(migrations.c.body).where(migrations.c.id == record.id)).scalar()
             if known == values["body"]:
                 return
@@ -289,7 +313,7 @@ class SqlLedger:
 
     def use_approval(self, command_id: int, migration_id: str) -> bool:
         """Consume an approval for one start; False if it was used for this step already, or is no approval."""
-        with self._writing() as connection:
+        with self._leading() as connection:
             return operators.use(connection, command_id, migration_id, self._clock.wall())
 
     # advice

@@ -6,6 +6,7 @@ from rebalancerd.cluster.decision import Command
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.ports import Clock, LedgerUnavailableError
 from rebalancerd.record.database import file_of
+from rebalancerd.record.postgres import Access
 from rebalancerd.record.sql_ledger import SqlLedger
 
 
@@ -25,13 +26,13 @@ class StandInLedger(SqlLedger):
         raise LedgerUnavailableError(self._fault)
 
 
-def open_or_stand_in(url: str, clock: Clock) -> tuple[SqlLedger, str | None]:
+def open_or_stand_in(url: str, clock: Clock, access: Access | None = None) -> tuple[SqlLedger, str | None]:
     """The ledger; or, where its file is there and refused (damaged, of a newer version), a stand-in and the reason.
 
-    The file stays as it is. Raises LedgerUnavailableError if there is no such file and none can be made.
+    ``access``: how to log in to PostgreSQL, for which there is no stand-in. The file stays as it is. Raises LedgerUnavailableError if there is no such file and none can be made.
     """
     try:
-        return SqlLedger(url, clock), None
+        return SqlLedger(url, clock, access=access), None
     except LedgerUnavailableError as error:
         path = file_of(make_url(url))
         if path is None or not path.is_file():

@@ -121,6 +121,10 @@ class Commands:
         if executor is None:
             self._must_act("abort")
         uuid = self._control.vm_uuid(vm)
+        elsewhere = self._control.leader_elsewhere()
+        if elsewhere is not None:
+            hint = f"give the command to controller {elsewhere}"
+            raise ProblemError("STANDS_BY", f"this controller stands by, {elsewhere} leads", hint, status=409)
         running = [r for r in executor.active() if r.vm_uuid == uuid] if executor is not None else []
         if not running or executor is None:
             raise ProblemError(

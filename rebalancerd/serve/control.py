@@ -31,11 +31,12 @@ from rebalancerd.power_round import PowerRound
 from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import PHYSICS, ModelState
 from rebalancerd.predict.settings import PredictSettings
+from rebalancerd.record.lease import Tenure
 from rebalancerd.record.snapshotfile import KeptInputs
 from rebalancerd.serve import health, rows
 from rebalancerd.serve.advice_rows import advice_row, advised_row
 from rebalancerd.serve.problem import ProblemError, did_you_mean
-from rebalancerd.serve.schemas import Check, History, MigrationRow, Ping, PlanBrief, Status, Watch
+from rebalancerd.serve.schemas import Check, History, LeaderRow, MigrationRow, Ping, PlanBrief, Status, Watch
 from rebalancerd.shadow import ShadowState
 
 T = TypeVar("T")
@@ -105,8 +106,8 @@ class Surroundings:
 
     ``model``: who predicts what migrations cost; ``demand``: who forecasts what VMs will ask for; ``advice``: how advice
     turned out; ``predict``: with which settings it is predicted; ``power``: host power, None where none is configured.
-    ``ledger_fault``: why the ledger's file was refused, so
-    that it only observes. ``events_missed``: changes per host that polling found and no event told.
+    ``ledger_fault``: why the ledger's file was refused, so that it only observes. ``events_missed``: changes per host
+    that polling found and no event told. ``leader``: who leads the controllers of a shared ledger.
     """
 
     hosts: tuple[str, ...]
@@ -122,6 +123,7 @@ class Surroundings:
     power: PowerRound | None = None
     ledger_fault: str | None = None
     events_missed: Callable[[], Mapping[str, int]] = dict
+    leader: Callable[[], Tenure | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ class Control:
             policy_window=None if holds.window is None else policy_windows.describe(holds.window),
             policy_until=holds.until,
             controller=self.about.controller,
+            leader=self._leader(),
             now=now,
             started_at=self.about.started_at,
             hosts=rows.host_rows(
@@ -306,7 +309,7 @@ class Control:
 
     def open_migrations(self) -> tuple[MigrationRecord, ...]:
         """Migrations of ours without a verdict; from the ledger where nothing acts."""
-        if self.executor is not None:
+        if self.executor is not None and not self._standby():
             return tuple(self.executor.active())
         try:
             return tuple(self.ledger.open_migrations())
@@ -334,6 +337,8 @@ class Control:
                 ledger_error=self.about.ledger_fault or told.error,
                 reload_error=self.about.reload_error(),
                 lease_held=self.lease is None or self.lease.held(),
+                standby=self._standby(),
+                leader=told_leader.controller if (told_leader := self._leader()) is not None else None,
                 cycle_seconds=self.about.cycle_seconds,
                 model=self.about.model(),
                 demand=self.about.demand(),
@@ -347,6 +352,21 @@ class Control:
             return self.about.power.keeper.records() if self.about.power is not None else ()
         except LedgerUnavailableError:
             return ()
+
+    def _standby(self) -> bool:
+        return self.lease is not None and self.lease.standby
+
+    def _leader(self) -> LeaderRow | None:
+        """Who leads as far as this controller knows; None where there is only one, or nobody does."""
+        tenure = self.about.leader()
+        if tenure is None or (tenure.ours and self._standby()) or tenure.expires_in_seconds <= 0:
+            return None
+        return LeaderRow(controller=tenure.controller, epoch=tenure.epoch, here=tenure.ours)
+
+    def leader_elsewhere(self) -> str | None:
+        """Which other controller acts, so that only it can abort a migration; None if this one does or none is known."""
+        leader = self._leader()
+        return leader.controller if leader is not None and not leader.here else None
 
     def _moving(self, now: float) -> tuple[MigrationRow, ...]:
         """Open migrations of ours with their progress, then the foreign ones that were observed."""

@@ -90,7 +90,10 @@ _FROM_REFUSALS: dict[Code, tuple[HealthCode, Literal["warn", "err"], str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What health is judged by. ``cycle_seconds``: the configured time between two cycles."""
+    """What health is judged by. ``cycle_seconds``: the configured time between two cycles.
+
+    ``standby``: several controllers share the ledger and this one does not lead; ``leader``: who does.
+    """
 
     now: float
     started_at: float
@@ -106,6 +109,8 @@ class Facts:
     ledger_error: str | None = None
     reload_error: str | None = None
     lease_held: bool = True
+    standby: bool = False
+    leader: str | None = None
     cycle_seconds: float = 60.0
     model: ModelState | None = None
     demand: DemandModelState | None = None
@@ -148,7 +153,12 @@ def _of_daemon(facts: Facts) -> list[Check]:
     if facts.reload_error is not None:
         hint = "mend the file, see `rebalancerd config check`, then reload; the old configuration stays in force"
         found.append(_check(HealthCode.CONFIG_RELOAD_FAILED, "warn", facts.reload_error, hint))
-    if not facts.lease_held:
+    if facts.standby:
+        if facts.leader is None:
+            message = "no controller leads: nothing is started"
+            hint = "one takes over within two lease times; if none does, see whether PostgreSQL answers"
+            found.append(_check(HealthCode.LEASE_LOST, "err", message, hint))
+    elif not facts.lease_held:
         hint = _FROM_REFUSALS[Code.LEASE_LOST][2]
         found.append(_check(HealthCode.LEASE_LOST, "err", "the lock on the state directory is not ours any more", hint))
     if facts.paused is not None:
@@ -220,7 +230,7 @@ def _of_cycle(facts: Facts) -> list[Check]:
         found.append(_check(HealthCode.CYCLE_FAILED, "err", cycle.reason, "please report it, with the daemon's log"))
     draining = {h.name for h in facts.snapshot.hosts if h.mode is HostMode.DRAIN} if facts.snapshot else set()
     for refusal in cycle.refusals:
-        if refusal.code not in _FROM_REFUSALS:
+        if refusal.code not in _FROM_REFUSALS or (refusal.code is Code.LEASE_LOST and facts.standby):
             continue
         code, severity, hint = _FROM_REFUSALS[refusal.code]
         if code is HealthCode.NO_ROOM and not cycle.hot_hosts and refusal.subject not in draining:

@@ -16,6 +16,7 @@ from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerRecord
 from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
+from rebalancerd.record.lease import Tenure
 from rebalancerd.serve.advice_metrics import AdviceMetrics
 from rebalancerd.serve.demand_metrics import DemandMetrics
 from rebalancerd.serve.schemas import Check
@@ -157,6 +158,12 @@ class Metrics:
             registry=registry,
         )
         self._lease = Gauge("rebalancerd_lease_held", "1: this daemon is the one that acts.", registry=registry)
+        self._leader = Gauge(
+            "rebalancerd_leader_epoch",
+            "Number of the present tenure, by the controller that leads those of a shared ledger.",
+            ["controller"],
+            registry=registry,
+        )
         self._breaker = Gauge("rebalancerd_breaker_open", "1: too many migrations failed.", registry=registry)
         self._paused = Gauge("rebalancerd_paused", "1: an operator paused the daemon.", registry=registry)
         self._reload = Gauge(
@@ -257,6 +264,7 @@ class Metrics:
         self,
         *,
         lease_held: bool,
+        leader: Tenure | None = None,
         breaker_open: bool,
         paused: bool,
         reload_ok: bool,
@@ -266,6 +274,9 @@ class Metrics:
         """Show the daemon's own state and its health conditions."""
         with self._lock:
             self._lease.set(lease_held)
+            self._leader.clear()
+            if leader is not None:
+                self._leader.labels(controller=leader.controller).set(leader.epoch)
             self._breaker.set(breaker_open)
             self._paused.set(paused)
             self._reload.set(reload_ok)

@@ -270,6 +270,14 @@ class Pause(Part):
     until: float | None = None
 
 
+class LeaderRow(Part):
+    """The controller that acts, of those that share a ledger. ``here``: the one that answers."""
+
+    controller: str
+    epoch: int
+    here: bool
+
+
 class Status(Answer):
     """The cluster and the daemon in one view. ``policy``: of the last plan.
 
@@ -300,6 +308,7 @@ class Status(Answer):
     drained: tuple[str, ...] = ()
     guard_notes: tuple[str, ...] = ()
     unknowns: int = 0
+    leader: LeaderRow | None = None
 
 
 class Watch(Answer):

@@ -82,6 +82,7 @@ class Servers:
         view = control.loop.view
         self.metrics.observe_state(
             lease_held=control.lease is None or control.lease.held(),
+            leader=control.about.leader(),
             breaker_open=told.memory.breaker.is_open,
             paused=told.operator.paused is not None or control.about.pause_file() is not None,
             reload_ok=control.about.reload_error() is None,

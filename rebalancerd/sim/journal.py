@@ -158,6 +158,11 @@ class SimLease:
         """Number of this tenure."""
         return self._epoch
 
+    @property
+    def standby(self) -> bool:
+        """The simulated controller is alone."""
+        return False
+
     def next_tenure(self) -> None:
         """A restart takes it anew."""
         self._epoch += 1

@@ -631,3 +631,52 @@ def test_the_window_says_by_which_policy_and_how_far_ahead_is_planned(hour, poli
     assert inputs.policy_now == policy
     assert inputs.scenarios.horizon_seconds == pytest.approx(horizon * 3600, abs=60)
     assert inputs.window_seconds == (pytest.approx(horizon * 3600, abs=60) if policy == "consolidate" else None)
+
+
+class Turns:
+    """A lease that several controllers take in turn."""
+
+    epoch = 3
+
+    def __init__(self) -> None:
+        self.mine = False
+
+    def held(self) -> bool:
+        return self.mine
+
+    @property
+    def standby(self) -> bool:
+        return not self.mine
+
+
+def test_a_standby_watches_and_records_nothing(make_bench: Callable[..., Bench]) -> None:
+    """Its cycles are not the ledger's, it starts nothing, and what the leader moves is not foreign to it."""
+    bench, turns = make_bench(), Turns()
+    led = bench.cycle()  # the leader, with the same ledger, begins a move
+    assert led.outcome is Outcome.STARTED
+    standby = bench.make_loop(lease=turns, executor=None, settings=replace(bench.loop.settings, mode=Mode.RECOMMEND))
+    recorded = bench.recorded
+
+    record = standby.iterate()
+
+    assert (record.id, record.outcome, record.plan_id) == (0, Outcome.NO_ACTION, None)
+    assert "stands by" in record.reason
+    assert bench.recorded == recorded
+    assert standby.view is not None
+    assert [flight.ours for flight in standby.view.snapshot.in_flight] == [True]
+    assert standby.view.plan is None
+
+
+def test_a_standby_plans_from_its_first_cycle_as_leader(make_bench: Callable[..., Bench]) -> None:
+    bench, turns = make_bench(mode=Mode.RECOMMEND), Turns()
+    loop = bench.make_loop(lease=turns)
+    bench.wait(40.0)
+    loop.iterate()
+    turns.mine = True
+    recorded = bench.recorded
+
+    record = loop.iterate()
+    bench.world.invariants.cycles_run += 1
+
+    assert record.outcome is Outcome.PROPOSED
+    assert bench.recorded == recorded + 1

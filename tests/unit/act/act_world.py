@@ -287,6 +287,10 @@ class ActLease:
     def held(self) -> bool:
         return self.holds
 
+    @property
+    def standby(self) -> bool:
+        return not self.holds
+
 
 class ActProbe:
     def __init__(self, fit: CpuFit) -> None:

@@ -86,6 +86,49 @@ class TestStart:
         assert scene.ledger.states() == ["intent", "abandoned"]
         assert scene.executor.active() == ()
 
+    def test_a_lease_lost_and_won_again_after_the_intent_stops_the_call(self) -> None:
+        """Somebody else may have led in between, and may have given this intent up."""
+        scene = Scene()
+        real = scene.ledger.open_intent
+
+        def lose_and_win(record: MigrationRecord) -> None:
+            real(record)
+            scene.lease.epoch += 2
+
+        scene.ledger.open_intent = lose_and_win  # type: ignore[method-assign]
+        result = scene.start()
+
+        assert isinstance(result, Refusal)
+        assert result.code is Code.LEASE_LOST
+        assert "epoch 7" in result.detail
+        assert "migrate" not in kinds(scene)
+
+    def test_who_stands_down_watches_and_writes_nothing_more(self) -> None:
+        scene = Scene()
+        assert isinstance(scene.start(), MigrationRecord)
+        told = len(scene.ledger.states())
+        scene.executor.stand_down()
+
+        scene.pass_time(60)
+
+        assert scene.executor.active() == ()
+        assert len(scene.ledger.states()) == told
+
+    def test_a_new_tenure_reads_the_ledger_anew_before_it_starts(self) -> None:
+        """What this controller knew from an earlier tenure is dropped: the ledger holds what others did meanwhile."""
+        scene = Scene()
+        record = scene.start()
+        assert isinstance(record, MigrationRecord)
+        scene.executor.stand_down()
+        scene.lease.epoch += 2
+
+        second = scene.start()
+
+        assert isinstance(second, Refusal)
+        assert second.code is Code.VM_BUSY
+        assert [(r.id, r.adopted) for r in scene.executor.active()] == [(record.id, True)]
+        assert kinds(scene).count("migrate") == 1
+
     def test_a_frozen_process_does_not_start_late(self) -> None:
         """Stopped between intent and call for longer than the bound, on the monotonic clock."""
         scene = Scene()

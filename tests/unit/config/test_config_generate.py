@@ -46,7 +46,7 @@ def test_every_setting_is_described_in_the_example() -> None:
         v for v in vars(config_sections).values() if isinstance(v, type) and issubclass(v, Section) and v is not Section
     ]
 
-    assert len(kinds) == 15
+    assert len(kinds) == 16
     for kind in kinds:
         assert kind.__doc__
         for name, field in kind.model_fields.items():

@@ -229,8 +229,33 @@ def test_wrong_values_are_told_with_key_line_and_hint(text: str, expected: str) 
             "guard.windows[0].days[0]: a day is",
         ),
         ("state_dir = 'here'\n" + HOSTS, "state_dir: 'here' is not an absolute path"),
-        ("ledger = 'postgresql://u:pw@h/x'\n" + HOSTS, "ledger: a URL in the configuration holds no password"),
-        ("ledger = 'sqlite:///relative'\n" + HOSTS, "ledger: 'sqlite:///relative' is not sqlite:////ABSOLUTE/PATH"),
+        (
+            HOSTS + "[ledger]\nurl = 'postgresql://u:pw@h/x'\n",
+            "ledger.url: a URL in the configuration holds no password",
+        ),
+        (
+            HOSTS + "[ledger]\nurl = 'sqlite:///relative'\n",
+            "ledger.url: 'sqlite:///relative' is neither sqlite:////ABSOLUTE/PATH nor postgresql://",
+        ),
+        (
+            HOSTS + "[ledger]\nurl = 'postgresql://h/x?password=pw'\n",
+            "ledger.url: a URL in the configuration holds no password",
+        ),
+        (
+            HOSTS + "[ledger]\nurl = 'postgresql://h/x?options=-cfsync'\n",
+            "ledger.url: does not know options; allowed are",
+        ),
+        (HOSTS + "[ledger]\nurl = 'postgresql://h'\n", "ledger.url: names no database"),
+        (HOSTS + "[ledger]\nurl = 'postgresql+pg8000://h/x'\n", "ledger.url: postgresql+pg8000 is not supported"),
+        (
+            HOSTS + "[ledger]\npassword_file = '/p'\n",
+            "ledger.password_file: only a ledger on PostgreSQL has a password",
+        ),
+        (
+            HOSTS + "[ledger]\nurl = 'postgresql://h/x'\npassword_file = 'a/p'\n",
+            "ledger.password_file: 'a/p' is not an absolute path",
+        ),
+        ("ledger = 'sqlite:////x'\n" + HOSTS, "ledger: is a table: write [ledger]"),
         (HOSTS + f"[serve]\nsocket = '/{'x' * 120}'\n", "too long for a UNIX socket"),
         (HOSTS + "[serve]\nmetrics_listen = 'localhost'\n", "serve.metrics_listen: 'localhost' is not ADDRESS:PORT"),
         (HOSTS + "[observe]\nstale_after = 5\n", "observe.stale_after: 5 s is less than ticks.sample, 10 s"),

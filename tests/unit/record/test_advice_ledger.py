@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from rebalancerd.cluster.advice import AdviceScore, Verdict, WatchedHour
 from rebalancerd.ports import AdviceLedger
-from rebalancerd.record import database
+from rebalancerd.record import database, evolve
 from rebalancerd.record.schema import advice as advice_table
 from rebalancerd.record.sql_ledger import SqlLedger
 from tests.unit.record.advice_world import DUE, T0, advice
@@ -142,7 +142,7 @@ def test_a_ledger_of_the_first_schema_is_brought_up_to_date(path: Path, clock: F
     made.open_intent(make_migration())
     made.close()
     engine = database._engine(database.make_url(f"sqlite:///{path}"))
-    config = database._alembic()
+    config = evolve.alembic_config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")

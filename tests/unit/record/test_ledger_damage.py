@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, event
 
 from rebalancerd.cluster.decision import CommandKind
 from rebalancerd.ports import LedgerUnavailableError
-from rebalancerd.record import database
+from rebalancerd.record import database, evolve
 from rebalancerd.record.schema import metadata
 from rebalancerd.record.sql_ledger import SqlLedger
 from tests.unit.record.record_values import NOW, FixedClock, make_cycle, make_migration, make_plan
@@ -270,7 +270,7 @@ def test_versions_build_the_declared_tables() -> None:
         assert compare_metadata(context, metadata) == []
         assert context.get_current_revision() == database.HEAD
     engine.dispose()
-    assert ScriptDirectory.from_config(database._alembic()).get_current_head() == database.HEAD
+    assert ScriptDirectory.from_config(evolve.alembic_config()).get_current_head() == database.HEAD
 
 
 def test_downgrade_takes_everything_back() -> None:
@@ -278,7 +278,7 @@ def test_downgrade_takes_everything_back() -> None:
 
     engine = database._engine(database.make_url("sqlite://"))
     database.upgrade(engine)
-    config = database._alembic()
+    config = evolve.alembic_config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")

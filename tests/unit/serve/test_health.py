@@ -150,6 +150,14 @@ def test_the_daemons_own_state() -> None:
     }
 
 
+def test_standing_by_is_no_fault_unless_nobody_leads() -> None:
+    waits = build.make_cycle(hot_hosts=(), refusals=(about_cluster(Code.LEASE_LOST, "another controller leads"),))
+
+    assert codes(lease_held=False, standby=True, leader="ctl-1", cycle=waits) == {}
+    assert codes(lease_held=False, standby=True, leader=None, cycle=waits) == {"LEASE_LOST": "err"}
+    assert codes(lease_held=False, cycle=waits) == {"LEASE_LOST": "err"}
+
+
 def test_the_verdict_is_the_worst_and_errors_stand_first() -> None:
     found = checks(
         Facts(
