@@ -261,8 +261,9 @@ class Daemon:
         self._adopt()
         if self._stop.is_set():  # asked to end before anything was begun
             self._notifier.stopping()
-            log.info("stopped")
+            self._stop_servers()
             self.close()
+            log.info("stopped")
             return 0
         keeper = self._keep_lease()
         watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -453,8 +454,7 @@ class Daemon:
         left = [record.id for record in self.executor.active()] if self.executor is not None else []
         log.info("stopping", migrations_left_running=left)
         quiet = within(STOP_PATIENCE_SECONDS, ticks=scheduler.shutdown)
-        for stop in self.servers:
-            within(STOP_PATIENCE_SECONDS, server=stop)
+        self._stop_servers()
         watcher.join(STOP_PATIENCE_SECONDS)
         if keeper is not None and self.shared_lease is not None:
             keeper.join(STOP_PATIENCE_SECONDS)
@@ -463,6 +463,10 @@ class Daemon:
         log.info("stopped")
         logging.shutdown()
         return 0
+
+    def _stop_servers(self) -> None:
+        for stop in self.servers:
+            within(STOP_PATIENCE_SECONDS, server=stop)
 
     def close(self, *, sampling_ended: bool = True) -> None:
         """Let go of connections, history, ledger and state directory. Running migrations go on.
