@@ -312,11 +312,12 @@ class Loop:
             return near
 
     def _underway(self, seen: _Seen) -> tuple[tuple[str, str], ...]:
-        """The moves of the plan under way that were never started, while it has not expired."""
+        """The moves not started yet of a plan of which one was, while it has not expired."""
         plan, used = self._open_plan, seen.context.used_steps
         if plan is None or plan.policy == DRAIN or plan.expires_at <= self._clock.wall():
             return ()
-        return tuple((s.move.vm_uuid, s.move.destination) for s in plan.steps if (plan.id, s.number) not in used)
+        rest = [s for s in plan.steps if (plan.id, s.number) not in used]
+        return tuple((s.move.vm_uuid, s.move.destination) for s in rest) if len(rest) < len(plan.steps) else ()
 
     def _choose_plan(self, seen: _Seen, inputs: PlanInputs) -> Plan:
         """The approved or applied plan that is under way, else a new one; a new one with the same moves is the old one.

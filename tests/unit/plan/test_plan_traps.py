@@ -1,13 +1,35 @@
-"""Traps other balancers fell into, each as a test that would have caught it."""
+"""Traps other balancers fell into, each as a test that would have caught it.
 
+| trap | where it is caught |
+|---|---|
+| room is checked on one host, another rule then picks another | test_trap_capacity_is_judged_for_the_destination_that_is_taken |
+| CPU and memory swapped | test_trap_cpu_and_memory_are_not_swapped |
+| threshold OR difference where AND was meant | test_trap_unbalanced_but_below_the_threshold_is_not_a_reason |
+| a mean over no samples becomes NaN and a decision | test_trap_no_samples_do_not_become_nan_decisions |
+| an incompatible destination is only penalised | test_trap_an_incompatible_destination_never_wins_however_full_the_rest_is |
+| what a dry run leaves out cannot be reviewed | scenario recommend-never-moves |
+| what is migrated orphans a reader | guard, act and record: scenario name-clash |
+| a cooldown that a restart forgets | tests/unit/guard/test_memory.py::test_failures_and_running_ones_count_too |
+| moves that failed or never began count as moves | tests/unit/guard/test_memory.py::test_what_never_began_does_not_count |
+| a timeout forgets the job | scenario non-converging-aborted, scenario abort-has-no-effect |
+| one failure ends the rest | test_trap_a_step_that_failed_costs_only_itself, scenario failed-migration-goes-elsewhere |
+| one unmovable VM ends the rest | test_trap_one_passthrough_vm_does_not_kill_the_plan, test_trap_one_unmovable_vm_costs_only_itself |
+| anti-affinity is read from where the VM was | test_trap_anti_affinity_is_read_from_the_planned_placement |
+| random choices make plans unrepeatable | test_trap_plans_are_repeatable_and_do_not_hang_on_input_order |
+| a dirty rate is sampled of what migrates | tests/unit/observe/test_observe_observer.py::test_a_migrating_vm_is_never_probed |
+| what cannot migrate live is restarted elsewhere | test_trap_what_cannot_migrate_live_is_never_restarted_elsewhere |
+"""
+
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rebalancerd.cluster.host import HostLoad
 from rebalancerd.cluster.policy import VmPolicy
-from rebalancerd.cluster.refusal import Code
+from rebalancerd.cluster.refusal import Code, about_vm
 from rebalancerd.cluster.scenarios import Hotspot
 from rebalancerd.cluster.units import GIB
 from rebalancerd.cluster.vm import Disk, DiskKind, DomainState
@@ -257,3 +279,51 @@ def test_trap_an_absurd_load_of_a_vm_is_an_unknown_one(absurd):
     assert len(plan.steps) == 1
     assert plan.steps[0].move.vm_name != "odd"
     assert np.isfinite([plan.before.total, plan.after.total]).all()
+
+
+def test_the_table_of_traps_names_what_there_is():
+    """Every test and scenario in it exists, so that none is dropped unnoticed."""
+    root, table = Path(__file__).parents[2], str(__doc__)
+    mine = set(re.findall(r"(?<!::)\b(test_trap_\w+)", table))
+    elsewhere = re.findall(r"tests/(\S+\.py)::(test_\w+)", table)
+    scenarios = re.findall(r"scenario ([\w-]+)", table)
+
+    assert mine <= globals().keys()
+    assert len(mine) >= 10 and len(elsewhere) >= 3 and len(scenarios) >= 4
+    assert all(f"def {name}(" in (root / path).read_text(encoding="utf-8") for path, name in elsewhere)
+    assert all((root / "scenarios" / name / "expect.log").exists() for name in scenarios)
+
+
+def test_trap_a_step_that_failed_costs_only_itself():
+    """Its pair is blocked: the VM's next best host is taken, or another VM; the rest of the plan is as it was."""
+    inputs = inputs_of(
+        [host("h1"), host("h2"), host("h3"), host("h4")],
+        [vm(f"{n}{i}", h, 5.0) for n, h in (("a", "h1"), ("b", "h2")) for i in range(3)],
+    )
+    plan = balance(inputs)
+    failed, other = plan.steps[0].move, plan.steps[1].move
+    refused = about_vm(Code.LIBVIRT_REFUSED, failed.vm_uuid, "refused")
+    again = balance(replace(inputs, blocked_pairs={(failed.vm_uuid, failed.destination): refused}))
+
+    assert len(again.steps) == len(plan.steps) == 2
+    assert {failed.source, other.source} == {s.move.source for s in again.steps} == {"h1", "h2"}
+    assert (failed.vm_uuid, failed.destination) not in {(s.move.vm_uuid, s.move.destination) for s in again.steps}
+
+
+def test_trap_one_unmovable_vm_costs_only_itself():
+    """In a drain: all the others leave."""
+    guests = [vm("gpu", "h1", 1.0, facts={"immovable": ("hostdev",)}), *(vm(f"a{i}", "h1", 1.0) for i in range(4))]
+    plan = drain(inputs_of([host("h1"), host("h2")], guests), ["h1"])
+
+    assert sorted(s.move.vm_name for s in plan.steps) == ["a0", "a1", "a2", "a3"]
+    assert {r.subject for r in plan.refusals if r.code is Code.IMMOVABLE} == {"u-gpu"}
+
+
+def test_trap_everything_is_hot_and_contradicted_yet_the_rest_is_planned():
+    """One hot host's VMs have rules that no host keeps; the other hot host is relieved all the same, and both are told."""
+    nowhere = VmPolicy(pin=frozenset({"h3"}), avoid=frozenset({"h3"}))
+    guests = [vm(f"a{i}", "h1", 5.0, policy=nowhere) for i in range(3)] + [vm(f"b{i}", "h2", 5.0) for i in range(3)]
+    plan = balance(inputs_of([host("h1"), host("h2"), host("h3")], guests))
+
+    assert [s.move.source for s in plan.steps] == ["h2"]
+    assert {"u-a0", "u-a1", "u-a2"} <= {r.subject for r in plan.refusals if r.code in (Code.AVOIDED, Code.PINNED)}
