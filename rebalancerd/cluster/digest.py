@@ -11,7 +11,7 @@ from typing import Any
 
 Writer = Callable[[Any], str]
 
-# Metadata of a field that earlier versions did not have: it is left out while it is None, so that digests that were
+# Metadata of a field that earlier versions did not have: it is left out while it has its default, so that digests that were
 # written down before (plan files, plans on record, approvals) still hold.
 ADDED_LATER: Mapping[str, bool] = MappingProxyType({"added later": True})
 
@@ -49,7 +49,7 @@ def _enum_writer(kind: type[Enum]) -> Writer:
 
 
 def _dataclass_writer(kind: type[Any]) -> Writer:
-    """Fields that take part in comparison, in their order; one that was added later is left out while it is None."""
+    """Fields that take part in comparison, in their order; one that was added later is left out while it has its default."""
     compared = [f for f in fields(kind) if f.compare]
     if not compared:
         return lambda _: f"{kind.__name__}()"
@@ -58,33 +58,29 @@ def _dataclass_writer(kind: type[Any]) -> Writer:
     told = [(f"{f.name}=", "" if "added later" in f.metadata else f"{f.name}=None") for f in compared]
     read = attrgetter(*names) if len(names) > 1 else (lambda value: (getattr(value, names[0]),))
     known, new, opening = _WRITERS.get, _writer, f"{kind.__name__}("
-    droppable = not all(none for _, none in told)
+    later = [
+        (i, default)
+        for i, f in enumerate(compared)
+        if "added later" in f.metadata and (default := _default(f)) is not None
+    ]
+    droppable = bool(later) or not all(none for _, none in told)
 
-    def written(values: tuple[Any, ...]) -> str:
+    def write(value: object) -> str:
+        values = read(value)
         inner = [
             none if v is None else label + (known(type(v)) or new(type(v)))(v)
             for (label, none), v in zip(told, values, strict=True)
         ]
+        for i, default in later:
+            if values[i] == default:
+                inner[i] = ""
         return opening + ",".join(filter(None, inner) if droppable else inner) + ")"
-
-    usual = _empty_defaults(compared)
-    if usual is None:
-        return lambda value: written(read(value))
-    kinds, text = [type(v) for v in usual], written(usual)
-
-    def write(value: object) -> str:
-        values = read(value)
-        # 0 equals False and has another text
-        return text if values == usual and [type(v) for v in values] == kinds else written(values)
 
     return write
 
 
-def _empty_defaults(compared: Sequence[Field[Any]]) -> tuple[Any, ...] | None:
-    """The defaults of the fields if all have one and none of them holds other values; a policy mostly says nothing."""
-    found = tuple(f.default_factory() if f.default_factory is not MISSING else f.default for f in compared)
-    plain = all(v is None or type(v) in (bool, int, str) or v in ((), frozenset()) for v in found)
-    return found if plain else None
+def _default(later: Field[Any]) -> Any:
+    return later.default if later.default_factory is MISSING else later.default_factory()
 
 
 def _mapping(value: Mapping[object, object]) -> str:

@@ -153,7 +153,7 @@ class Search:
         state, objective = self.state, self.objective
         open_to = self.admission.of_unit(unit.vms) & self._receivers
         open_to[list(unit.sources)] = False
-        self._close_groups(unit, open_to)
+        self.close_groups(unit, open_to)
         open_to &= state.hard_memory + unit.hard_memory <= self._most_memory
         open_to &= self._peaks[0] + unit.least_cpu <= self._limits[0]
         open_to &= self._peaks[1] + unit.least_memory <= self._limits[1]
@@ -166,7 +166,7 @@ class Search:
         order = np.lexsort((hosts, rank))
         return hosts[order], gains[order]
 
-    def _close_groups(self, unit: Unit, open_to: NDArray[np.bool_]) -> None:
+    def close_groups(self, unit: Unit, open_to: NDArray[np.bool_]) -> None:
         """Close the hosts where anti-affinity has another member, and all but the one where affinity wants the unit."""
         state = self.state
         for vm in unit.vms:
