@@ -62,7 +62,8 @@ def _dataclass_writer(kind: type[Any]) -> Writer:
     known, new, opening = _WRITERS.get, _writer, f"{kind.__name__}("
     droppable = any(d is not MISSING for d in later)
 
-    def written(values: tuple[Any, ...]) -> str:
+    def write(value: object) -> str:
+        values = read(value)
         inner = [
             none if v is None else label + (known(type(v)) or new(type(v)))(v)
             for (label, none), v in zip(told, values, strict=True)
@@ -72,24 +73,11 @@ def _dataclass_writer(kind: type[Any]) -> Writer:
                 inner[i] = ""
         return opening + ",".join(filter(None, inner) if droppable else inner) + ")"
 
-    usual = _empty_defaults(compared)
-    if usual is None:
-        return lambda value: written(read(value))
-    kinds, text = [type(v) for v in usual], written(usual)
-
-    def write(value: object) -> str:
-        values = read(value)
-        # 0 equals False and has another text
-        return text if values == usual and [type(v) for v in values] == kinds else written(values)
-
     return write
 
 
-def _empty_defaults(compared: Sequence[Field[Any]]) -> tuple[Any, ...] | None:
-    """The defaults of the fields if all have one and none of them holds other values; a policy mostly says nothing."""
-    found = tuple(f.default_factory() if f.default_factory is not MISSING else f.default for f in compared)
-    plain = all(v is None or type(v) in (bool, int, str) or v in ((), frozenset()) for v in found)
-    return found if plain else None
+def _default(later: Field[Any]) -> Any:
+    return later.default if later.default_factory is MISSING else later.default_factory()
 
 
 def _mapping(value: Mapping[object, object]) -> str:
