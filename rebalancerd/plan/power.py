@@ -69,11 +69,16 @@ class PowerDecision:
 
 
 def demand_of(scenarios: Scenarios, snapshot: Snapshot, quantile: float) -> Demand:
-    """The cluster's demand: per step the quantile over paths of the sum over VMs. Raises ValueError without VMs' rows."""
+    """The cluster's demand: per step the quantile over paths of the sum over VMs, and what hosts use for themselves."""
     cores = _bounds(scenarios.cpu_cores, scenarios.paths, scenarios.steps, quantile)
     memory = _bounds(scenarios.memory_bytes, scenarios.paths, scenarios.steps, quantile)
-    now = sum(host.load.cpu_cores * host.speed_factor for host in snapshot.hosts if host.usable and host.load.cpu_cores)
-    return Demand(cores, memory, float(now), scenarios.step_seconds)
+    busy = own = 0.0
+    for host in snapshot.hosts:
+        if host.usable and host.load.cpu_cores:
+            guests = sum(vm.load.cpu_cores or 0.0 for vm in snapshot.vms_on[host.name])
+            busy += host.load.cpu_cores * host.speed_factor
+            own += max(0.0, host.load.cpu_cores - guests) * host.speed_factor
+    return Demand(cores + own, memory, busy, scenarios.step_seconds)
 
 
 def _bounds(rows: NDArray[np.float32], paths: int, steps: int, quantile: float) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from rebalancerd.cluster.power import PowerPhase
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.sim import disasters
 from rebalancerd.sim.adapters import Reach
+from rebalancerd.sim.demand import Demand
 from rebalancerd.sim.power import NEVER, Bmc
 from rebalancerd.sim.spec import VmSpec
 from rebalancerd.sim.world import World
@@ -357,7 +358,7 @@ def test_demand_that_surprises_wakes_at_once() -> None:
 
 
 def test_a_dead_host_wakes_a_sleeper() -> None:
-    with World(spec(cores=0.9)) as world:
+    with World(spec()) as world:
         asleep(world)
         disasters.kill_host(world.cluster, "a")
         assert seconds_until(world, "c", WAKING) <= 200
@@ -436,3 +437,20 @@ def test_an_order_before_the_first_tick_is_not_taken_for_a_leftover() -> None:
         world.keeper._recovered = False
         assert world.keeper.sleep("c", "now", by="test") is None
         seconds_until(world, "c", ASLEEP)
+
+
+def test_a_morning_that_comes_every_day_is_met_before_it_is_there() -> None:
+    """A daily wave, two days of it on record: the sleeper is back before what is on would not carry the load any more."""
+    wave = Demand(base=1.0, amplitude=0.8, period_seconds=86_400.0, phase_seconds=1800.0, noise=0.02)
+    base = spec(folding=True, limits=replace(FEW, min_up_seconds=60.0, unfold_seconds=600.0))
+    vms = tuple(replace(vm, demand=wave) for vm in base.cluster.vms)
+    with World(replace(base, cluster=replace(base.cluster, vms=vms), past_days=2.0)) as world:
+        seconds_until(world, "c", ASLEEP)
+        seconds_until(world, "c", AWAKE)
+        seconds_until(world, "c", ASLEEP)
+        seconds_until(world, "c", WAKING, within=9000.0)
+        assert "demand may reach" in record(world).reason
+        seconds_until(world, "c", AWAKE)
+        assert world.loop is not None and world.loop.view is not None
+        busy = sum(host.load.cpu_cores or 0.0 for host in world.loop.view.snapshot.hosts)
+        assert busy < 0.7 * 8, "what was on carries it still, with a host dead"
