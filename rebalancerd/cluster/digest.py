@@ -84,10 +84,6 @@ def _mapping(value: Mapping[object, object]) -> str:
     return "map{" + ",".join(sorted(f"{canonical(k)}:{canonical(v)}" for k, v in value.items())) + "}"
 
 
-def _default(later: Field[Any]) -> Any:
-    return later.default if later.default_factory is MISSING else later.default_factory()
-
-
 def _number(value: float) -> str:
     # equal numbers have equal texts: 3.0 is 3, and subclasses such as numpy's print like plain floats
     return repr(int(value)) if value.is_integer() else float.__repr__(value)
