@@ -30,7 +30,6 @@ from tests.faults.play import play, spec_of
 from tests.unit.guard.conftest import make_command, make_context, make_plan
 from tests.unit.test_daemon import Manager, World, drive, open_migration, text, until
 
-
 PLAIN = '[models]\ncost = "physics"\ndemand = "persistence"\n'  # no artefact is read
 
 
@@ -40,7 +39,7 @@ def written(state: Path) -> list[tuple[object, ...]]:
         tables = [
             t for (t,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%migr%'")
         ]
-        return [row for t in sorted(tables) for row in db.execute(f"SELECT * FROM {t} ORDER BY 1")]  # noqa: S608
+        return [row for t in sorted(tables) for row in db.execute(f"SELECT * FROM {t} ORDER BY 1")]
 
 
 def test_fault_10_sigterm_leaves_migrations_running(
