@@ -148,12 +148,19 @@ def test_fault_41_part_of_the_cluster_is_invisible() -> None:
     assert played.begun() == []
 
 
-@pytest.mark.parametrize("scenario", ["telemetry-zero-cpus", "telemetry-jump", "telemetry-silent", "telemetry-frozen"])
+@pytest.mark.parametrize("scenario", ["telemetry-zero-cpus", "telemetry-silent", "telemetry-frozen"])
 def test_fault_42_figures_of_a_wrong_scale(scenario: str) -> None:
     played = kept(scenario)
 
     assert played.untouched()
     assert {c.code for c in played.alerts.values()} & {"HOST_UNUSABLE", "TELEMETRY_FROZEN", "HOST_STALE", "HOST_HOT"}
+
+
+def test_fault_42_a_thousandfold_is_no_load() -> None:
+    played = kept("telemetry-jump")
+
+    assert played.begun() == []
+    assert played.told("HOST_HOT") == [], "what is more than can be is not read as a hot host"
 
 
 def test_fault_43_a_flapping_host_receives_nothing() -> None:
