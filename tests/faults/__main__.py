@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.faults.page import PAGE, page
-from tests.faults.registry import lab, quick, selectors
+from tests.faults.registry import TESTS, lab, quick, selectors
 from tests.faults.table import ROWS
 
 
@@ -29,7 +29,7 @@ class Outcomes:
 
     def of(self, test: str) -> str:
         """Outcome of a test of the registry."""
-        return self.worst.get(selectors(test).partition("/tests/")[2].join(("tests/", "")), "not run")
+        return self.worst.get("tests/" + selectors(test).removeprefix(f"{TESTS}/"), "not run")
 
 
 def main() -> int:
