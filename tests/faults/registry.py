@@ -33,6 +33,7 @@ def lab() -> dict[int, tuple[str, ...]]:
 def exists(test: str) -> bool:
     """Whether there is such a test, file or scenario."""
     path, _, name = test.partition("::")
+    name = name.rpartition("::")[2]
     if not (TESTS / path).exists():
         return False
     return (

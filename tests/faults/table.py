@@ -205,7 +205,7 @@ OTHERS: dict[int, tuple[str, ...]] = {
     10: ("unit/test_daemon.py::test_sigterm_ends_the_process_although_calls_hang_for_ever",),
     24: ("scenarios/vm-on-both-hosts",),
     25: ("scenarios/vm-on-neither-host",),
-    27: ("unit/act/test_act_preflight.py::test_an_incoming_copy_of_unknown_size_is_in_doubt",),
+    27: ("unit/act/test_act_preflight.py::TestMemory::test_an_incoming_copy_of_unknown_size_is_in_doubt",),
     34: ("property/test_guard_windows.py",),
     36: ("unit/test_daemon.py::test_a_sample_job_that_hangs_does_not_stop_deciding",),
     40: ("property/test_observe_properties.py::test_no_rate_is_ever_negative_nan_or_more_than_can_be",),

@@ -19,7 +19,7 @@ from rebalancerd.sim.scenario import ScenarioError, ScriptLine
 from rebalancerd.sim.world import World, build_world
 from tests.faults.play import BASE, SCENARIOS, spec_of
 
-STEPS = int(os.environ.get("FAULT_WALK_STEPS", "400"))  # in all; `make faults-nightly` asks for a million
+STEPS = int(os.environ.get("FAULT_WALK_STEPS", "16000"))  # in all; `make faults-nightly` asks for a million
 STEPS_PER_WALK = 25
 FOUND = Path(__file__).parents[2] / ".walks"
 
