@@ -37,7 +37,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help setup packages lab-packages test-packages demo test check lint bench model demand-model lock wheel clean
+.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly check lint bench model demand-model lock wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -70,6 +70,12 @@ demo: setup lab-packages ## bring up three real hosts, make one hot, watch it be
 
 test: setup test-packages ## all tests, the lab's included when root or sudo is there
 	@$(AS_ROOT) $(BIN)/python -m pytest -p no:cacheprovider $(PYTEST_ARGS)
+
+faults: setup ## the table of faults, one line a row, and docs/faults.md
+	@$(BIN)/python -m tests.faults $(ARGS)
+
+faults-nightly: setup ## random walks, a million steps (hours)
+	@FAULT_WALK_STEPS=1000000 $(BIN)/python -m pytest -q -p no:cacheprovider tests/faults/test_walk.py
 
 lint: setup ## format, lint, types
 	@$(BIN)/ruff format --check .

@@ -193,3 +193,44 @@ ROWS: tuple[Row, ...] = (
     Row(61, "operator runs `virsh migrate` too", "adopt as foreign, count, do not fight it", "SL"),
     Row(62, "SIGTERM during start-up reconcile", "exit clean, journal unchanged", "C"),
 )
+
+# file under tests/ and the name of a test in it, or a scenario's directory
+OTHERS: dict[int, tuple[str, ...]] = {
+    1: ("scenarios/source-dies",),
+    2: ("scenarios/destination-dies",),
+    3: ("scenarios/link-cut-mid-migration",),
+    4: ("scenarios/source-unreachable-mid-migration",),
+    8: ("scenarios/test_crash_sweep.py::test_killed_after_an_effect_it_comes_back_and_ends_well",),
+    9: ("scenarios/daemon-killed-before-the-call",),
+    10: ("unit/test_daemon.py::test_sigterm_ends_the_process_although_calls_hang_for_ever",),
+    24: ("scenarios/vm-on-both-hosts",),
+    25: ("scenarios/vm-on-neither-host",),
+    27: ("unit/act/test_act_preflight.py::TestMemory::test_an_incoming_copy_of_unknown_size_is_in_doubt",),
+    34: ("property/test_guard_windows.py",),
+    36: ("unit/test_daemon.py::test_a_sample_job_that_hangs_does_not_stop_deciding",),
+    40: ("property/test_observe_properties.py::test_no_rate_is_ever_negative_nan_or_more_than_can_be",),
+    48: (
+        "unit/test_daemon_models.py::test_it_starts_with_a_broken_artefact_and_goes_on_with_physics",
+        "unit/test_daemon_models.py::test_the_failure_of_a_model_is_a_health_condition",
+        "unit/test_daemon_demand.py::test_it_runs_with_a_broken_artefact",
+    ),
+    49: (
+        "unit/predict/test_learned_cost.py::test_bounds_are_above_values_and_finite",
+        "unit/test_daemon_models.py::test_a_drifted_cluster_demotes_the_model_and_the_verdict_survives",
+    ),
+    51: ("unit/record/test_ledger_damage.py::test_a_full_disk_refuses_the_intent_and_works_again_after",),
+    52: ("unit/record/test_ledger_damage.py::test_an_overwritten_page_is_found_at_opening",),
+    58: ("unit/serve/test_socket_server.py::test_a_peer_that_is_not_on_the_list_is_refused_before_the_application",),
+    59: ("unit/record/test_ledger_damage.py::test_a_newer_schema_is_refused_naming_both",),
+}
+LAB: dict[int, tuple[str, ...]] = {
+    8: (
+        "lab/test_daemon_lab.py::test_sigkill_in_mid_migration_is_adopted",
+        "lab/test_act_lab.py::test_a_new_executor_adopts_what_the_old_one_left",
+    ),
+    12: ("lab/test_act_lab.py::test_a_destination_libvirtd_that_dies_leaves_the_vm_on_its_source",),
+    17: ("lab/test_act_lab.py::test_a_move_by_hand_between_plan_and_start",),
+    20: ("lab/test_act_lab.py::test_a_transfer_that_does_not_converge_is_aborted",),
+    36: ("lab/test_observe_lab.py::test_a_host_that_hangs_costs_its_own_deadline",),
+    61: ("lab/test_observe_lab.py::test_a_migration_by_other_hands_is_seen_in_flight_and_its_figures_are_kept",),
+}

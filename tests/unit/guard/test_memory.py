@@ -204,3 +204,43 @@ def test_steps_that_succeeded(make):
         make.record(id="3"),
     )
     assert memory.succeeded_steps == {("p", 1)}
+
+
+def test_a_link_that_failed_is_in_quarantine_and_its_hosts_are_not(make):
+    lost = make.record(MigrationState.FAILED, ago=60, reason="transport: a: keepalive timeout")
+    memory = make.remember(lost)
+
+    assert list(memory.links) == [("a", "b")]
+    assert memory.quarantined == {}
+    assert "quarantined link a-b" in memory.describe()[0]
+
+
+def test_a_links_quarantine_doubles_and_ends_with_a_success_or_a_word(make):
+    def lost(name, ago):
+        return make.record(MigrationState.FAILED, id=name, ago=ago, reason="transport: a: no route")
+
+    once, twice = make.remember(lost("m1", 900)), make.remember(lost("m1", 2000), lost("m2", 900))
+    assert once.links == {} and list(twice.links) == [("a", "b")]
+    back = make.record(id="m3", source="b", destination="a", ago=10)
+    assert make.remember(lost("m1", 60), back).links == {}, "either way round"
+    word = OperatorState(quarantine_cleared=(("a", make.NOW - 5),))
+    assert make.remember(lost("m1", 60), operator=word).links == {}
+
+
+def test_a_source_is_read_only_when_several_of_its_vms_were_denied(make):
+    def denied(vm, state=MigrationState.ABANDONED):
+        return make.record(state, id=f"m-{vm}", vm=vm, reason="rights: a: access denied")
+
+    assert make.remember(denied("u")).read_only == {}
+    assert list(make.remember(denied("u"), denied("w", MigrationState.FAILED)).read_only) == ["a"]
+    assert ("u", "b") in make.remember(denied("u")).blocked_pairs
+
+
+def test_a_vm_that_somebody_else_moved_is_held_against_nobody(make):
+    records = [
+        make.record(MigrationState.FAILED, id=f"m{i}", vm=f"v{i}", reason="runs on c: moved by somebody else")
+        for i in range(5)
+    ]
+    memory = make.remember(*records)
+
+    assert memory.quarantined == {} and memory.breaker.reason is None
