@@ -162,7 +162,8 @@ class Tally:
             self.bundled += any("; together, " in s.move.why for s in plan.steps)
             if not plan.steps:
                 return
-            goes_on = bounded(inputs, plan) or plan.policy == "drain"
+            # a host that could not be emptied is looked at again: the moves may have made room for its VMs
+            goes_on = bounded(inputs, plan) or any(inputs.snapshot.vms_on[h] for h in inputs.drained)
             inputs = carried_out(inputs, plan)
             if not goes_on:
                 break
