@@ -10,6 +10,8 @@ LEVELS = (1, 2, 3, 4, 5)
 WIDTH, HEIGHT = 860, 500
 LEFT, RIGHT, TOP, BOTTOM = 70, 150, 66, 56
 OURS_COLOUR, OTHERS_COLOUR = "#08519c", "#a63603"
+GRID_KWH, GRID_MOST = (1, 2, 5, 10, 20, 50, 100), 8
+LABEL_PIXELS = 14
 LEAST_SHORTAGE = 1e-5  # what is below stands at the left edge
 FONT = "font-family='system-ui, sans-serif'"
 
@@ -32,8 +34,9 @@ def frontier(points: Sequence[Point], title: str) -> str:
         raise ValueError("no point to draw")
     shares = np.log10([max(p.shortage, LEAST_SHORTAGE) for p in shown])
     low, high = float(np.floor(shares.min())), float(np.ceil(shares.max() + 1e-9))
-    top_kwh = float(np.ceil(max(p.energy_kwh for p in shown) / 20) * 20)
-    base_kwh = float(np.floor(min(p.energy_kwh for p in shown) / 20) * 20) - 20
+    energies = [p.energy_kwh for p in shown]
+    step = next((s for s in GRID_KWH if (max(energies) - min(energies)) / s <= GRID_MOST), GRID_KWH[-1])
+    top_kwh, base_kwh = (float(np.ceil(max(energies) / step)) * step, float(np.floor(min(energies) / step) - 1) * step)
 
     def x(share: float) -> float:
         part = (np.log10(max(share, LEAST_SHORTAGE)) - low) / max(1.0, high - low)
@@ -60,7 +63,7 @@ def frontier(points: Sequence[Point], title: str) -> str:
             f"<line x1='{at:.1f}' x2='{at:.1f}' y1='{TOP}' y2='{HEIGHT - BOTTOM}' stroke='#e5e5e5'/>",
             f"<text x='{at:.1f}' y='{HEIGHT - BOTTOM + 18}' text-anchor='middle' fill='#555'>{10.0**decade:.4%}</text>",
         ]
-    for kwh in np.arange(base_kwh, top_kwh + 1, 20):
+    for kwh in np.arange(base_kwh, top_kwh + step / 2, step):
         parts += [
             f"<line x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y(kwh):.1f}' y2='{y(kwh):.1f}' stroke='#e5e5e5'/>",
             f"<text x='{LEFT - 8}' y='{y(kwh) + 4:.1f}' text-anchor='end' fill='#555'>{kwh:g}</text>",
@@ -75,12 +78,14 @@ def frontier(points: Sequence[Point], title: str) -> str:
     ours = sorted((p for p in shown if p.ours), key=lambda p: p.shortage)
     line = " ".join(f"{x(p.shortage):.1f},{y(p.energy_kwh):.1f}" for p in ours)
     parts.append(f"<polyline points='{line}' fill='none' stroke='{OURS_COLOUR}' stroke-width='1.5'/>")
-    for p in shown:
+    label = -np.inf
+    for p in sorted(shown, key=lambda p: -p.energy_kwh):
         colour = OURS_COLOUR if p.ours else OTHERS_COLOUR
         at, up = x(p.shortage), y(p.energy_kwh)
+        label = max(label + LABEL_PIXELS, up + 4)  # names of neighbours stand below each other
         parts += [
             f"<circle cx='{at:.1f}' cy='{up:.1f}' r='4.5' fill='{colour}'/>",
-            f"<text x='{at + 9:.1f}' y='{up + 4:.1f}' fill='{colour}'>{escape(p.name)}, {p.migrations} moves</text>",
+            f"<text x='{at + 9:.1f}' y='{label:.1f}' fill='{colour}'>{escape(p.name)}, {p.migrations} moves</text>",
         ]
     return "\n".join((*parts, "</svg>", ""))
 
