@@ -460,6 +460,7 @@ HANGING = """
     class Hanging:
         def __init__(self, *_): pass
         def hosts(self): return ("h1", "h2")
+        def events_missed(self): return {}
         def sample(self, host):
             os.write(1, b"sampling\\n")  # whole: both hosts are sampled at once
             threading.Event().wait()
