@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from rebalancerd.cluster.refusal import Refusal
+from rebalancerd.cluster.refusal import Code, Refusal, about_host
 from rebalancerd.plan.bundle import Bundle, parts, tried, worthwhile
 from rebalancerd.plan.exchange import Standing, ways
 from rebalancerd.plan.explain import pressure, unusual_options
@@ -209,7 +209,16 @@ def _best_bundle(work: Improvement, host: int, last: int) -> Bundle | None:
             return detour
     if not work.bounded:
         work.refusals += stuck
+        if stuck and work.chosen:
+            work.refusals.append(_left_to_the_next(search, host))
     return None
+
+
+def _left_to_the_next(search: Search, host: int) -> Refusal:
+    detail = (
+        f"{pressure(search.state, host)}; what would relieve it cannot start beside this plan: left to the next plan"
+    )
+    return about_host(Code.CLUSTER_CAP, search.state.hosts[host].name, detail)
 
 
 def _detours(work: Improvement, bundle: Bundle) -> Iterator[Bundle]:

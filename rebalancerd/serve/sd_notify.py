@@ -6,9 +6,14 @@ from collections.abc import Callable
 
 Send = Callable[[bytes], None]
 
+PATIENCE_SECONDS = 2.0
+
 
 def sender(address: str | None = None) -> Send:
-    """A function that sends to ``address`` (default: $NOTIFY_SOCKET); it drops the message where nobody listens."""
+    """A function that sends to ``address`` (default: $NOTIFY_SOCKET); it drops the message where nobody listens.
+
+    A manager that does not read its socket holds the daemon up for ``PATIENCE_SECONDS`` at most.
+    """
     target = address if address is not None else os.environ.get("NOTIFY_SOCKET", "")
     if not target or target[0] not in "/@":
         return lambda _message: None
@@ -17,10 +22,11 @@ def sender(address: str | None = None) -> Send:
     def send(message: bytes) -> None:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+                channel.settimeout(PATIENCE_SECONDS)
                 channel.connect(path)
                 channel.sendall(message)
         except OSError:
-            return  # the manager went away: not a reason to stop
+            return  # the manager went away, or reads nothing: not a reason to stop
 
     return send
 

@@ -26,6 +26,7 @@ from tests.bench.planner_random import Tally, random_cluster
 from tests.unit.plan.plan_cluster import carried_out, hotspots_of
 from tests.unit.plan.plan_random import random_inputs
 
+NEARLY = 0.005  # of the score: single moves of the rest may go elsewhere
 seeds = st.integers(0, 2**32 - 1)
 shares = st.sampled_from([0.0, 0.2, 0.5, 0.9])
 
@@ -103,9 +104,10 @@ def test_plans_of_small_odd_clusters_break_no_rule_and_leave_nothing_to_do(seed:
 @example(56232)  # the host that is left above headroom is no longer likely to be hot
 @settings(max_examples=30, deadline=None)
 def test_from_the_middle_of_a_plan_the_next_one_goes_on_with_it(seed: int) -> None:
-    """After any wave: nothing that was done is undone, and what follows ends no worse than the rest of the plan would.
+    """After any wave: nothing that was done is undone, and what follows ends about as well as the rest of the plan would.
 
-    Unless nothing calls for relief any more: then the plan ends there.
+    Unless nothing calls for relief any more: then the plan ends there. And unless a host that it still sends VMs to has become
+    a hotspot whose trouble its load does not show: nothing goes there any more.
     """
     inputs = random_cluster(seed)
     plan = decide(inputs)
@@ -117,7 +119,8 @@ def test_from_the_middle_of_a_plan_the_next_one_goes_on_with_it(seed: int) -> No
             carried_out(inputs, replace(plan, steps=tuple(done))),
             underway=tuple((m.vm_uuid, m.destination) for m in rest),
         )
-        cores = PlacementState(again).demand.mean_cores
+        state = PlacementState(again)
+        cores = state.demand.mean_cores
         spent = sum(
             cost_core_seconds(m.cost, float(cores[again.snapshot.vms.index(again.snapshot.vm(m.vm_uuid))]))
             for m in rest
@@ -127,8 +130,9 @@ def test_from_the_middle_of_a_plan_the_next_one_goes_on_with_it(seed: int) -> No
 
         assert not [s for s in following.steps if came_from.get(s.move.vm_uuid) == s.move.destination]
         assert violations(again, following) == []
-        if following.policy == plan.policy == "balance" and following.hot_hosts:
-            assert following.after.total <= end + spent + 1e-6 * max(1.0, end)
+        closed = {again.snapshot.hosts[h].name for h in state.shunned} & {m.destination for m in rest}
+        if following.policy == plan.policy == "balance" and following.hot_hosts and not closed:
+            assert following.after.total <= end + spent + NEARLY * max(1.0, end)
 
 
 @given(st.integers(0, 2**32 - 1))

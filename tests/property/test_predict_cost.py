@@ -2,7 +2,7 @@
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebalancerd.cluster.cost import Candidate, MigrationOptions
@@ -45,6 +45,7 @@ options = st.builds(
     st.floats(0, 2),
     options,
 )
+@settings(deadline=None)
 def test_every_candidate_gets_an_estimate(dirty, held, memory, link, share, wanted):
     facts = VmFacts(uuid="u", name="n", vcpus=1, memory_bytes=memory)
     vm = Vm(facts=facts, host="a", state=DomainState.RUNNING, load=VmLoad(memory_bytes=held), dirty=dirty)

@@ -3,6 +3,9 @@
 import socket
 from pathlib import Path
 
+import pytest
+
+from rebalancerd.serve import sd_notify
 from rebalancerd.serve.sd_notify import Notifier, sender
 
 
@@ -25,3 +28,13 @@ def test_messages_reach_the_socket(tmp_path: Path) -> None:
 def test_nobody_listening_is_not_an_error(tmp_path: Path) -> None:
     Notifier(sender(str(tmp_path / "gone"))).ready()
     Notifier(sender("")).stopping()
+
+
+def test_a_manager_that_reads_nothing_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sd_notify, "PATIENCE_SECONDS", 0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        notifier = Notifier(sender(str(tmp_path / "notify")))
+        kept = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+        for _ in range(kept + 3):
+            notifier.ready()
