@@ -238,14 +238,15 @@ def _detours(work: Improvement, bundle: Bundle) -> Iterator[Bundle]:
 def _why(search: Search, bundle: Bundle) -> str:
     """The trouble, the moves that go together, and what they bring and cost as a whole."""
     state, lead = search.state, bundle.lead
-    hot = min(_still_hot(search), key=lambda h: (-_leaving(search, bundle, h), h))
+    hot = min(_still_hot(search), key=lambda h: (-_leaving(search, bundle, h), h), default=None)
+    trouble = "the plan under way goes on" if hot is None else f"{pressure(state, hot)}; no single move relieves it"
     ways = listed(
         f"{listed(shown(state.vms[v].name) for v in s.vms)} to {shown(state.hosts[s.host].name)}" for s in bundle.shifts
     )
     payback = "" if lead.payback_seconds is None else f", pays back after {span(lead.payback_seconds)}"
     special = "".join(unusual_options(state, s.vms, s.host) for s in bundle.shifts if s.leg is None)
     return (
-        f"{pressure(state, hot)}; no single move relieves it; together, moving {ways} relieves {lead.relief:.0f} core-s "
+        f"{trouble}; together, moving {ways} relieves {lead.relief:.0f} core-s "
         f"of {search.objective.unmet.sum():.0f} unmet, costs {lead.cost:.0f}{payback}{special}"
     )
 
