@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rebalancerd.plan.demand import Floats, Indices
 from rebalancerd.plan.descent import Offer
-from rebalancerd.plan.spread import Spread
+from rebalancerd.plan.spread import EachMove, Spread
 
 EVERYTHING = 0  # its one source: all VMs are looked at together
 LEAST_GAIN = 1e-12
@@ -68,6 +68,7 @@ class Deviations:
         self._share = np.full(self.hosts, 1.0 / self.hosts)
         self._figures = [t.base + t.scale * np.bincount(self.place, t.amount, self.hosts) for t in terms]
         self._spreads = [Spread.of(self._share, figure) for figure in self._figures]
+        self._each = [EachMove(self._share, t.amount, t.scale) for t in terms]
         shape = (self.vms, self.hosts)
         self._closed = np.zeros(shape) if open_to is None else np.where(open_to, 0.0, np.inf)
         self._penalty = np.where(self._need[:, None] < self._left, self._closed, np.inf)
@@ -87,8 +88,8 @@ class Deviations:
         """Scores (V, H) after each move alone, infinite where it is not allowed. The array is used again by the next call."""
         total, one = self._total, self._one
         total[:] = self._penalty
-        for term, spread in zip(self._terms, self._spreads, strict=True):
-            spread.after_each(term.amount, term.scale, self.place, out=one)
+        for term, spread, each in zip(self._terms, self._spreads, self._each, strict=True):
+            each.deviations(spread, self.place, out=one)
             if term.weight != 1.0:
                 one *= term.weight
             total += one

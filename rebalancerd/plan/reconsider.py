@@ -1,9 +1,11 @@
 """A descent on `Deviations` within a number of moves, and then each move judged again in the light of those after it.
 
-Steepest descent cannot know what its first moves will be worth once the last are made. So each VM that was moved is put
-back in turn, and the best move from there is taken instead if the score ends lower (an exchange neighbourhood; the same
+Steepest descent cannot know what its first moves will be worth once the last are made. So each VM that the first
+half of the moves moved is put back in turn, and the best move from there is taken instead if the score ends lower (an exchange neighbourhood; the same
 number of moves). Deterministic; bounded by passes and by the field's work budget.
 """
+
+from collections.abc import Sequence
 
 from rebalancerd.plan.demand import Indices
 from rebalancerd.plan.descent import Descent
@@ -26,8 +28,9 @@ def descend(field: Deviations, moves: int, passes: int = PASSES) -> list[tuple[i
         field.apply(offer.best.vm, offer.best.destination)
         plain.append((offer.best.vm, offer.best.destination))
     greedy, score = field.place.copy(), field.score()
+    early = [vm for vm, _ in plain[: (len(plain) + 1) // 2]]
     for _ in range(passes):
-        if not _exchange(field, start, moves):
+        if not _exchange(field, start, moves, early):
             break
     if field.score() < score - LEAST_GAIN:
         found = _sequence(field, start)
@@ -41,10 +44,10 @@ def _moved(field: Deviations, start: Indices) -> list[int]:
     return [int(v) for v in (field.place != start).nonzero()[0]]
 
 
-def _exchange(field: Deviations, start: Indices, moves: int) -> bool:
-    """One pass over the VMs that were moved; whether the score fell."""
+def _exchange(field: Deviations, start: Indices, moves: int, early: Sequence[int]) -> bool:
+    """One pass over those of the VMs that are moved; whether the score fell."""
     better = False
-    for vm in _moved(field, start):
+    for vm in early:
         host = int(field.place[vm])
         if field.exhausted or host == start[vm]:
             continue

@@ -43,20 +43,31 @@ class Spread:
         deviations: Floats = np.sqrt(np.maximum(0.0, second - first**2))
         return deviations
 
-    def after_each(self, amount: Floats, scale: Floats, sources: Indices, out: Floats | None = None) -> Floats:
-        """Deviations (N, H) after each of N things alone goes from its source (N,) to each host; its own: undefined.
 
-        A thing adds amount · scale[h] to the figure of host h, ``scale`` (H,). Same as `after`, whose two sums are here
-        one product of (N, 4) and (4, H): what leaves is the thing's own, what arrives is amount, its square and figures of
-        the host.
-        """
-        share, figure = self.share, self.figure
-        given = amount * scale[sources]
-        first = self.first - share[sources] * given
-        second = self.second + share[sources] * given * (given - 2 * figure[sources])
+class EachMove:
+    """Deviations after each of V things alone goes from its host to each of H: `Spread.after` for all of them at once.
+
+    A thing adds amount (V,) · scale (H,) to the figure of its host. The two sums of a spread are here one product of (V, 4)
+    and (4, H): what leaves is the thing's own, what arrives is amount, its square and figures of the host. What does not
+    change from one placement to the next is kept.
+    """
+
+    def __init__(self, share: Floats, amount: Floats, scale: Floats) -> None:
         there = share * scale
-        things = np.stack((second - first * first, amount, amount * first, amount * amount), axis=1)
-        hosts = np.stack((np.ones_like(there), 2 * there * figure, -2 * there, there * scale - there * there))
-        found: Floats = np.matmul(things, hosts, out=out)
-        np.maximum(found, 0.0, out=found)
-        return np.sqrt(found, out=found)
+        self._share, self._amount, self._scale, self._there = share, amount, scale, there
+        self._things, self._hosts = np.empty((len(amount), 4)), np.ones((4, len(scale)))
+        self._things[:, 1], self._things[:, 3] = amount, amount * amount
+        self._hosts[2], self._hosts[3] = -2 * there, there * scale - there * there
+
+    def deviations(self, spread: Spread, sources: Indices, out: Floats) -> Floats:
+        """(V, H), written to ``out``; where a thing is already: undefined. ``sources`` (V,): hosts of the things."""
+        things, hosts, first = self._things, self._hosts, spread.first
+        given = self._amount * self._scale[sources]
+        share = self._share[sources] * given
+        left = first - share
+        np.multiply(self._amount, left, out=things[:, 2])
+        np.add(share * (given - 2 * spread.figure[sources]), spread.second - left * left, out=things[:, 0])
+        np.multiply(2 * self._there, spread.figure, out=hosts[1])
+        np.matmul(things, hosts, out=out)
+        np.maximum(out, 0.0, out=out)
+        return np.sqrt(out, out=out)

@@ -10,7 +10,7 @@ from rebalancerd.plan.deviations import Deviations, Term
 from rebalancerd.plan.reconsider import descend
 from rebalancerd.plan.rounds import HotHosts
 from rebalancerd.plan.search import Search
-from rebalancerd.plan.spread import Spread
+from rebalancerd.plan.spread import EachMove, Spread
 from rebalancerd.plan.state import PlacementState
 from tests.bench.planner_world import speed_inputs
 
@@ -76,7 +76,7 @@ def test_both_ways_to_a_deviation_agree(seed):
     share = random.random(hosts)
     spread = Spread.of(share / share.sum(), random.random(hosts))
     amount, scale, sources = random.random(vms), random.random(hosts), random.integers(0, hosts, vms)
-    each = spread.after_each(amount, scale, sources)
+    each = EachMove(spread.share, amount, scale).deviations(spread, sources, out=np.empty((vms, hosts)))
     for v in range(vms):
         others = np.array([h for h in range(hosts) if h != sources[v]])
         one = spread.after([sources[v]], amount[v : v + 1] * scale[sources[v]], others, amount[v] * scale[others])
