@@ -48,6 +48,7 @@ def keep(inputs: PlanInputs, predict: PredictSettings, costs: str) -> KeptInputs
         window_seconds=inputs.window_seconds,
         returned=dict(inputs.returned),
         arrived=dict(inputs.arrived),
+        underway=inputs.underway,
     )
 
 
@@ -77,6 +78,7 @@ def restore(kept: KeptInputs, costs: Costs) -> PlanInputs:
         window_seconds=kept.window_seconds,
         returned=kept.returned,
         arrived=kept.arrived,
+        underway=kept.underway,
     )
 
 

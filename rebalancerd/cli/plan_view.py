@@ -72,7 +72,8 @@ def _row(step: Step) -> tuple[object, ...]:
 
 def _reasons(step: Step) -> None:
     move = step.move
-    payback = f"; pays for itself within {span(move.payback_seconds)}" if move.payback_seconds is not None else ""
+    told = move.payback_seconds is None or "pays back after" in move.why
+    payback = "" if told else f"; pays for itself within {span(move.payback_seconds)}"
     say(f"{step.number}. {move.vm_name}: {move.why}{payback}")
     if move.price is not None:
         say(f"   {when_hot(move)}costs {move.price.value:.0f} core-seconds, at most {move.price.upper:.0f}")

@@ -59,6 +59,7 @@ class KeptInputs:
     window_seconds: float | None = None
     returned: dict[str, float] = field(default_factory=dict)
     arrived: dict[str, int] = field(default_factory=dict)
+    underway: tuple[tuple[str, str], ...] = ()
 
 
 INPUTS: Codec[KeptInputs] = Codec(KeptInputs)

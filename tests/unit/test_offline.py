@@ -73,6 +73,7 @@ def rich_inputs() -> PlanInputs:
         window_seconds=7200.0,
         returned={"h2": 60.0},
         arrived={"h2": 1},
+        underway=(("u-v0", "h2"), ("u-v2", "h3")),
     )
 
 
@@ -96,6 +97,7 @@ def test_the_inputs_of_a_plan_go_through_a_file(tmp_path: Path) -> None:
         "window_seconds",
         "returned",
         "arrived",
+        "underway",
     ):
         assert getattr(restored, name) == getattr(inputs, name), name
     assert restored.resting_vms == inputs.resting_vms
