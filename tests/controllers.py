@@ -231,14 +231,17 @@ class Cluster:
     def wait_for_leader(self, *, after: int = 0, seconds: float = 30.0) -> Leader:
         """The leader of a later tenure than ``after``."""
 
+        found: list[Leader] = []
+
         def there() -> bool:
-            found = self.leader()
-            return found is not None and found.epoch > after and found.valid
+            leader = self.leader()
+            if leader is None or leader.epoch <= after or not leader.valid:
+                return False
+            found.append(leader)
+            return True
 
         wait_until(there, seconds, f"a tenure after {after}")
-        found = self.leader()
-        assert found is not None
-        return found
+        return found[0]
 
     # the operator
 
