@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 HEAD = "0004"  # newest schema that this version knows; a test holds it to the newest version of alembic/versions
 SCRIPTS = Path(__file__).parent / "alembic"
 MIGRATING_LOCK = 7_233_425  # any number that nobody else locks in this database: one controller migrates at a time
+MIGRATING_IDLE_SECONDS = 60
 
 
 def upgrade(engine: Engine) -> None:
@@ -29,6 +30,8 @@ def migrate(engine: Engine, revision: str) -> None:
     with engine.execution_options(immediate=True).begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING_LOCK})
+            # a slow machine may think for longer between two statements than a lease allows
+            connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {MIGRATING_IDLE_SECONDS * 1000}"))
         present = revision_of(connection)
         config.attributes["connection"] = connection
         if present in order and order.index(present) < order.index(revision):

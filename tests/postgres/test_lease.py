@@ -15,7 +15,8 @@ from rebalancerd.record.postgres import Access, make_engine
 from rebalancerd.record.rows import migration_row
 from rebalancerd.record.schema import migrations
 from rebalancerd.record.sql_ledger import SqlLedger
-from tests.unit.record.record_values import make_migration
+from tests.postgres_server import Postgres
+from tests.unit.record.record_values import FixedClock, make_migration
 
 SECONDS = 600.0  # of the database's clock: it does not run out within a test unless a test lets it
 
@@ -300,3 +301,20 @@ def test_look_tells_that_the_database_is_away(pair) -> None:
     a.lease._engine = make_engine(make_url("postgresql://x@127.0.0.1:1/x"), Access())
     with pytest.raises(LedgerUnavailableError, match=r"127\.0\.0\.1"):
         a.lease.look()
+
+
+def test_a_migration_may_think_longer_than_a_lease_allows(
+    server: Postgres, monkeypatch: pytest.MonkeyPatch, clock: FixedClock
+) -> None:
+    """The database ends idle transactions for the lease's sake; bringing the schema up to date is not one of them."""
+    from alembic import command
+
+    real = command.upgrade
+
+    def slow(*args: object) -> None:
+        time.sleep(1.0)
+        real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command, "upgrade", slow)
+    ledger = SqlLedger(server.create("slow"), clock, access=Access(idle_seconds=0.2))
+    ledger.close()
