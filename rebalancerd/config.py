@@ -39,7 +39,6 @@ from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRu
 from rebalancerd.plan import aggressiveness
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.predict.settings import ModelSettings, PredictSettings
-from rebalancerd.record.settings import LedgerSettings
 
 S = TypeVar("S", bound=Section)
 MAX_BYTES = 4 * 1024 * 1024
@@ -84,10 +83,6 @@ class Config(Section):
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
         return self.ledger.url if self.ledger.url is not None else f"sqlite:///{self.state_dir}/ledger.sqlite"
-
-    def ledger_settings(self) -> LedgerSettings:
-        """Settings of the ledger; ``url`` always given."""
-        return LedgerSettings(**self.ledger.values() | {"url": self.ledger_url})
 
     def host_settings(self) -> tuple[HostSettings, ...]:
         """The declared hosts, in the order of the file."""

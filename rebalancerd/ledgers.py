@@ -1,4 +1,4 @@
-"""The ledger that a configuration names, opened; and the lease of the controllers that share it."""
+"""How the configured ledger is logged in to, and the lease of the controllers that share it."""
 
 from sqlalchemy.engine import make_url
 
@@ -7,11 +7,6 @@ from rebalancerd.ports import Clock
 from rebalancerd.record.lease import SharedLease
 from rebalancerd.record.postgres import Access, make_engine
 from rebalancerd.record.sql_ledger import SqlLedger
-
-
-def open_ledger(cfg: Config, clock: Clock) -> SqlLedger:
-    """The configured ledger. Raises LedgerUnavailableError."""
-    return SqlLedger(cfg.ledger_url, clock, access=ledger_access(cfg))
 
 
 def ledger_access(cfg: Config) -> Access:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+COPY_CORES = 0.5  # kept busy by sending and receiving, of both hosts together, while a copy runs
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:

@@ -21,14 +21,21 @@ class PowerDefaults:
     watts_per_core: float
 
 
+def idle_watts(host: Host, default: float) -> float:
+    """Watts the host draws when it is on and idle; ``default`` where nobody said."""
+    if host.power_watts:
+        return host.power_watts[0]
+    return default if host.idle_watts is None else host.idle_watts
+
+
 def host_watts(host: Host, busy_cores: float, defaults: PowerDefaults) -> float:
     """Watts the host draws while guests keep ``busy_cores`` reference cores busy beside its reserved ones.
 
     More than it has counts as all of them. Without known cores: what it draws when idle.
     """
-    idle = defaults.idle_watts if host.idle_watts is None else host.idle_watts
+    idle = idle_watts(host, defaults.idle_watts)
     if not host.cores:
-        return host.power_watts[0] if host.power_watts else idle
+        return idle
     utilisation = (busy_cores / host.speed_factor + host.reserved_cores) / host.cores
     utilisation = min(1.0, max(0.0, utilisation))
     if host.power_watts:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rebalancerd.cluster.cost import Candidate, MigrationCost, MigrationOptions
+from rebalancerd.cluster.cost import COPY_CORES, Candidate, MigrationCost, MigrationOptions
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.options import options, others
-from rebalancerd.plan.price import COPY_CORES, Bounds, Quote, quotes
+from rebalancerd.plan.price import Bounds, Quote, quotes
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.plan.vetoes import admissible_each
 

@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rebalancerd.cluster.cost import Estimate, MigrationCost, MigrationOptions
+from rebalancerd.cluster.cost import COPY_CORES, Estimate, MigrationCost, MigrationOptions
 from rebalancerd.plan.demand import Floats
-
-COPY_CORES = 0.5
 
 
 def cost_core_seconds(cost: MigrationCost, mean_cores: float) -> float:

@@ -9,6 +9,7 @@ own work draws is left out: they draw it wherever they are.
 import numpy as np
 from numpy.typing import NDArray
 
+from rebalancerd.cluster import power_curve
 from rebalancerd.cluster.host import Host
 from rebalancerd.plan.demand import Floats
 from rebalancerd.plan.inputs import PlanInputs
@@ -20,9 +21,7 @@ CONSOLIDATE = "consolidate"
 
 def idle_watts(host: Host, settings: PlanSettings) -> float:
     """What the host draws when it is on and idle; the setting where nobody said."""
-    if host.power_watts:
-        return host.power_watts[0]
-    return settings.host_idle_watts if host.idle_watts is None else host.idle_watts
+    return power_curve.idle_watts(host, settings.host_idle_watts)
 
 
 def saving_seconds(inputs: PlanInputs) -> float:

@@ -12,13 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from rebalancerd.cluster.cost import COPY_CORES
 from rebalancerd.cluster.demand import cpu_demand_cores
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.night import Night
 from rebalancerd.cluster.power_curve import PowerDefaults, host_watts
 from rebalancerd.cluster.snapshot import Snapshot
-
-COPY_CORES = 0.5  # of both hosts together, while a copy runs
 
 
 def opened(window: str, snapshot: Snapshot, ends_at: float) -> Night:

@@ -29,17 +29,6 @@ def newest(connection: Connection) -> tuple[PowerRecord, ...]:
     return tuple(_record_of(body) for body in connection.execute(wanted).scalars())
 
 
-def steps(
-    connection: Connection, *, since: float, host: str | None, limit: int
-) -> tuple[tuple[float, PowerRecord], ...]:
-    """(when, state) of the steps since then, newest first."""
-    wanted = select(power_events.c.at, power_events.c.body).where(power_events.c.at >= since)
-    if host is not None:
-        wanted = wanted.where(power_events.c.host == stored(host))
-    found = connection.execute(wanted.order_by(power_events.c.id.desc()).limit(max(0, limit)))
-    return tuple((row.at, _record_of(row.body)) for row in found)
-
-
 def _record_of(body: str) -> PowerRecord:
     try:
         return POWER.read(body)

@@ -372,13 +372,6 @@ class SqlLedger:
         with self.reading() as connection:
             return power_rows.newest(connection)
 
-    def power_steps(
-        self, *, since: float = 0.0, host: str | None = None, limit: int = 100
-    ) -> tuple[tuple[float, PowerRecord], ...]:
-        """(when, state) of the steps since then, newest first."""
-        with self.reading() as connection:
-            return power_rows.steps(connection, since=since, host=host, limit=limit)
-
     # retention
 
     def prune(self, before: float) -> int:
