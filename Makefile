@@ -75,7 +75,7 @@ faults: setup ## the table of faults, one line a row, and docs/faults.md
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 faults-nightly: setup ## random walks, a million steps (hours)
-	@FAULT_WALK_STEPS=1000000 $(BIN)/python -m pytest -q -p no:cacheprovider tests/faults/test_walk.py
+	@$(BIN)/python -m tests.bench walk --steps 1000000 $(ARGS)
 
 lint: setup ## format, lint, types
 	@$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ class Invariants:
     def __init__(
         self, spec: WorldSpec, cluster: SimCluster, wires: Wires, write: SimWrite, ledger: JournalLedger
     ) -> None:
-        self._spec, self._cluster, self._wires, self._write, self._ledger = spec, cluster, wires, write, ledger
+        self.spec, self._cluster, self._wires, self._write, self._ledger = spec, cluster, wires, write, ledger
         self._version = -1
         self._calls_seen = 0
         self.cycles_run = 0
@@ -52,7 +52,7 @@ class Invariants:
         known = self._ledger.power.get(host)
         durable = known is not None and known.phase is PowerPhase.SHUTTING_DOWN
         self._assert(durable, "P3", f"{host} is shut down without a record of it")
-        self._assert(self._spec.mode.may_act, "P9", f"{host} is shut down in mode {self._spec.mode}")
+        self._assert(self.spec.mode.may_act, "P9", f"{host} is shut down in mode {self.spec.mode}")
         domains = self._cluster.hosts[host].domains
         self._assert(not domains, "power", f"{host} is shut down with {len(domains)} domains on it")
         coming = [m for m in self._cluster.migrations.running.values() if host in (m.source, m.destination)]
@@ -65,7 +65,7 @@ class Invariants:
             raise self.violation
         for call in self._write.calls[self._calls_seen :]:
             self._assert(call.kind in ALLOWED_CALLS, "P1", f"call {call.kind}")
-            self._assert(self._spec.mode.may_act, "P9", f"call {call.kind} in mode {self._spec.mode}")
+            self._assert(self.spec.mode.may_act, "P9", f"call {call.kind} in mode {self.spec.mode}")
             self._assert(call.kind != "abort" or not call.postcopy, "P7", f"abort of {call.vm_uuid} in post-copy")
         self._calls_seen = len(self._write.calls)
         off = next((e for e in self._cluster.happened if e.kind == OFF_WITH_VMS), None)
@@ -95,7 +95,7 @@ class Invariants:
 
     def _caps(self, record: MigrationRecord) -> None:
         """Every migration that a sample could have shown counts, whoever started it."""
-        guard = self._spec.guard
+        guard = self.spec.guard
         running = [
             m
             for m in self._cluster.migrations.running.values()
@@ -116,7 +116,7 @@ class Invariants:
         self._assert(policy.mode is None or policy.mode.may_act, "mode", f"{vm.name} is in mode {policy.mode}")
         self._assert(destination.spec.mode is HostMode.ACTIVE, "host mode", f"{name} takes nothing in")
         options, accepts = record.options, policy.max_downtime_seconds
-        limit = self._spec.plan.max_downtime_seconds if accepts is None else accepts
+        limit = self.spec.plan.max_downtime_seconds if accepts is None else accepts
         self._assert(not options.postcopy or policy.postcopy, "post-copy", f"{vm.name} did not opt in")
         self._assert(not options.auto_converge or policy.auto_converge, "auto-converge", f"{vm.name} did not opt in")
         allowed = options.max_downtime_seconds
@@ -126,7 +126,7 @@ class Invariants:
         self._assert(room >= need, "memory", f"{vm.name} needs {need} bytes, {name} has {room}")
         blind = self._wires.reach.get(name, Reach.OK) is not Reach.OK or not destination.alive
         since = self._wires.since.get(name, self._cluster.now)
-        stale = blind and self._cluster.now - since > self._spec.observe.stale_after_seconds
+        stale = blind and self._cluster.now - since > self.spec.observe.stale_after_seconds
         self._assert(not stale, "P4", f"{name} has not answered for {self._cluster.now - since:.0f} s")
         for other in destination.domains:
             if other in self._cluster.vms and other != record.vm_uuid:

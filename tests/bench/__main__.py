@@ -8,7 +8,18 @@ from pathlib import Path
 from rebalancerd import log
 from tests.bench.report import Report
 
-BENCHES = ("consolidation", "cost", "cycle", "failover", "forecast", "hotspot", "migrate", "planner", "soak")
+BENCHES = (
+    "consolidation",
+    "cost",
+    "cycle",
+    "failover",
+    "forecast",
+    "hotspot",
+    "migrate",
+    "planner",
+    "soak",
+    "walk",
+)
 
 
 def main(argv: list[str]) -> int:
