@@ -36,7 +36,7 @@ from rebalancerd.ledgers import ledger_access, share_lease
 from rebalancerd.log import log_cycle
 from rebalancerd.loop import Loop, LoopSettings
 from rebalancerd.observe.agent_client import HttpAgents
-from rebalancerd.observe.history import VM_CPU, History
+from rebalancerd.observe.history import VM_CPU, History, tiers_of
 from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
@@ -102,7 +102,7 @@ def build_observer(cfg: Config, ports: Ports, clock: SystemClock, directory: Pat
         read=ports.read,
         probe=ports.probe,
         agents=HttpAgents(urls) if urls else None,
-        history=History(directory),
+        history=History(directory, tiers=tiers_of(cfg.predict_settings().step_seconds)),
         clock=clock,
     )
 
