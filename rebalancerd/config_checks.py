@@ -237,6 +237,7 @@ def _relations(cfg: "Config") -> Iterator[Problem]:
         (("guard", "quarantine_max"), guard.quarantine_max_seconds, "guard.quarantine", guard.quarantine_seconds),
         (("observe", "stale_after"), observe.stale_after_seconds, "ticks.sample", ticks.sample),
         (("predict", "horizon"), predict.horizon_seconds, "predict.step", predict.step_seconds),
+        (("predict", "step"), predict.step_seconds, "ticks.sample", ticks.sample),
         (("plan", "max_downtime"), cfg.plan.max_downtime_seconds, "act.downtime_start", cfg.act.downtime_start_seconds),
         (("act", "deadline"), cfg.act.deadline_seconds, "act.deadline_floor", cfg.act.deadline_floor_seconds),
     )

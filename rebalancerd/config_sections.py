@@ -256,7 +256,12 @@ class PredictSection(Section):
     """Forecasts of demand and of the cost of migrations."""
 
     horizon_seconds: Seconds = setting(_PREDICT.horizon_seconds, "How far ahead demand is forecast.", gt=0)
-    step_seconds: Seconds = setting(_PREDICT.step_seconds, "Step of the forecast; it divides the horizon.", gt=0)
+    step_seconds: Seconds = setting(
+        _PREDICT.step_seconds,
+        "Step of the forecast and of the recorded load, 48 h of it; it divides the horizon.",
+        ge=5,
+        lt=3600,
+    )
     paths: AtLeastOne = setting(_PREDICT.paths, "Joint demand paths that are drawn.", le=4096)
     seed: Count = setting(_PREDICT.seed, "Seed of the draws; equal seeds give equal plans.")
     residual_window_steps: AtLeastOne = setting(

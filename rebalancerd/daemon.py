@@ -35,8 +35,9 @@ from rebalancerd.ending import within
 from rebalancerd.ledgers import ledger_access, share_lease
 from rebalancerd.log import log_cycle
 from rebalancerd.loop import Loop, LoopSettings
+from rebalancerd.night_book import NightBook
 from rebalancerd.observe.agent_client import HttpAgents
-from rebalancerd.observe.history import VM_CPU, History
+from rebalancerd.observe.history import VM_CPU, History, tiers_of
 from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
@@ -102,7 +103,7 @@ def build_observer(cfg: Config, ports: Ports, clock: SystemClock, directory: Pat
         read=ports.read,
         probe=ports.probe,
         agents=HttpAgents(urls) if urls else None,
-        history=History(directory),
+        history=History(directory, tiers=tiers_of(cfg.predict_settings().step_seconds)),
         clock=clock,
     )
 
@@ -193,6 +194,16 @@ class Daemon:
                 folding=lambda: self.loop.policy_at(self.clock.wall()).policy == CONSOLIDATE,
             )
             self.on_cycle.append(self._power_after)
+        self.nights = NightBook(
+            ledger=self.ledger,
+            view=lambda: self.loop.view,
+            policy_at=self.loop.policy_at,
+            plan=lambda: self.loop.settings.plan,
+            records=self.keeper.records if self.keeper is not None else tuple,
+            standby=lambda: self.lease.standby,
+            cycle_seconds=cfg.ticks.decide,
+        )
+        self.on_cycle.append(self.nights.after_cycle)
         self.servers: list[Callable[[], None]] = []  # each stops one server
 
     def _power_after(self, record: CycleRecord) -> None:

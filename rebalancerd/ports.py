@@ -7,6 +7,7 @@ from rebalancerd.cluster.advice import Advice, AdviceRecord, AdviceScore, Watche
 from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord, OperatorState
 from rebalancerd.cluster.migration import Completion, MigrationRecord, Progress
+from rebalancerd.cluster.night import Night, NightsTotal
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.power import PowerFault, PowerReading, PowerRecord
 from rebalancerd.cluster.sample import AgentSample, CpuFit, HostInventory, HostSample
@@ -188,6 +189,30 @@ class PowerLedger(Protocol):
         ...
 
 
+class NightLedger(Protocol):
+    """What nights of consolidation saved and cost. Every method raises LedgerUnavailableError when it cannot."""
+
+    def record_night(self, night: Night) -> int:
+        """Write a night as it is now, a new one (``id`` 0) with its evening; returns its number."""
+        ...
+
+    def night_under_way(self) -> Night | None:
+        """The night that is not over, with its evening."""
+        ...
+
+    def nights(self, limit: int = 30) -> tuple[Night, ...]:
+        """The last nights without their evenings, newest first."""
+        ...
+
+    def nights_total(self) -> NightsTotal:
+        """What the nights that are over add up to."""
+        ...
+
+    def moves_between(self, since: float, until: float) -> tuple[int, float]:
+        """How many migrations of ours ended in that time, and the seconds they took together."""
+        ...
+
+
 class Lease(Protocol):
     """The right to be the one controller."""
 
@@ -314,6 +339,7 @@ __all__ = [
     "LedgerUnavailableError",
     "MigrationHandle",
     "MigrationOptions",
+    "NightLedger",
     "Power",
     "PowerError",
     "PowerLedger",

@@ -1,7 +1,7 @@
-"""``rebalancerd power status``, ``sleep``, ``wake`` and ``test``."""
+"""``rebalancerd power status``, ``sleep``, ``wake``, ``test`` and ``report``."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,8 +9,11 @@ from rebalancerd.cli.client import Client
 from rebalancerd.cli.command import send
 from rebalancerd.cli.options import OutputOption, ReasonOption, SocketOption, socket_path
 from rebalancerd.cli.output import Output, emit_json, say, show, table
+from rebalancerd.cli.power_report import one_line, report
 
 app = typer.Typer(help="Hosts that sleep: who, why, and orders about them.", no_args_is_help=True)
+
+app.command("report")(report)
 
 HostArgument = Annotated[str, typer.Argument(help="Host, as the configuration names it.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and why not.")]
@@ -25,6 +28,7 @@ def status(socket: SocketOption = None, output: OutputOption = Output.TABLE) -> 
         return
     if not answer["hosts"]:
         say("no host's power is configured")
+        _night(answer)
         return
     rows = []
     for row in answer["hosts"]:
@@ -46,6 +50,15 @@ def status(socket: SocketOption = None, output: OutputOption = Output.TABLE) -> 
             say(f"{what}: {host}: {why}")
     for host, why in answer["kept"]:
         say(f"stays on: {host}: {why}")
+    _night(answer)
+
+
+def _night(answer: dict[str, Any]) -> None:
+    if answer.get("night") is None:
+        return
+    from rebalancerd.serve.schemas import NightRow
+
+    say(f"night: {one_line(NightRow.model_validate(answer['night']))}")
 
 
 @app.command("sleep")

@@ -57,6 +57,7 @@ class PowerPhase(StrEnum):
 
 
 MOST_BOOTS = 15
+ARRIVAL_SECONDS = 300.0  # of a host that came up: its first samples are still to come, or it must show that it stays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,12 @@ class PowerRecord:
     memory_bytes: int | None = None
     boots: tuple[float, ...] = ()
     command_id: int = 0
+
+    def is_arriving(self, now: float) -> bool:
+        """Whether it came up a moment ago by our doing, so that it is nothing to wonder at if it is not usable yet."""
+        return (
+            self.phase is PowerPhase.AWAKE and self.up_since is not None and abs(now - self.up_since) < ARRIVAL_SECONDS
+        )
 
     def boot_seconds(self, otherwise: float) -> float:
         """Median of the measured boot times, or what is assumed where none was measured."""

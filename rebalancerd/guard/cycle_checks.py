@@ -22,8 +22,10 @@ def telemetry_sane(ctx: GuardContext) -> Refusal | None:
 
 
 def cluster_visible(ctx: GuardContext) -> Refusal | None:
-    """Enough hosts must be usable; hosts the operator set to observe, or that are asleep, do not count."""
-    hosts = [h for h in ctx.snapshot.hosts if h.mode is not HostMode.OBSERVE and h.name not in ctx.away]
+    """Enough hosts must be usable; hosts the operator set to observe, or that carry nothing and sleep or rise, do not count."""
+    snapshot = ctx.snapshot
+    risen = [h for h in snapshot.hosts if h.usable or h.name not in ctx.away or snapshot.vms_on[h.name]]
+    hosts = [h for h in risen if h.mode is not HostMode.OBSERVE]
     if not hosts:
         return about_cluster(Code.CLUSTER_PARTLY_UNKNOWN, "no host takes part")
     unusable = [h for h in hosts if not h.usable]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rebalancerd.lab.cgroup import Cgroup
 from rebalancerd.lab.commands import LabError, run, start_detached, wait_until
 from rebalancerd.lab.domain import CHANNEL_DIR, CONSOLE_DIR, EMULATOR
-from rebalancerd.lab.network import Link
+from rebalancerd.lab.network import Link, remove_link
 
 if TYPE_CHECKING:
     import libvirt
@@ -144,6 +144,26 @@ class LabHost:
         inside = self.cgroup.command_in("unshare", "--mount", "--uts", "--net", "--", "sh", str(script))
         start_detached(log, *inside)
         wait_until(ready.exists, START_SECONDS, f"host {self.name} does not come up", log)
+
+    def give_limits(self) -> None:
+        """Make its cgroup, if it is not there, and limit it.
+
+        Raises:
+            LabError: the kernel refuses.
+        """
+        self.cgroup.create()
+        self.cgroup.limit(self.cpu_quota_cores, self.memory_limit_bytes)
+
+    def power_off(self) -> None:
+        """End libvirtd in good order and then all else on the host, and take its cable out; nothing happens if it is off.
+
+        Raises:
+            LabError: something cannot be ended.
+        """
+        if self.libvirtd_pid() is not None:
+            self.kill_libvirtd(signal.SIGTERM)
+        self.cgroup.remove()
+        remove_link(self.port)
 
     def start_libvirtd(self) -> None:
         """Start libvirtd if it is not running, and wait until it answers; guests that run already are taken over.

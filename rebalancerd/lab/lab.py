@@ -91,12 +91,11 @@ class Lab(Layout):
             progress("cgroups")
             self._services.create()
             for host in self.hosts:
-                host.cgroup.create()
-                host.cgroup.limit(host.cpu_quota_cores, host.memory_limit_bytes)
+                host.give_limits()
             progress("bridge")
             address = self.spec.address(network.MACHINE_NUMBER)
             network.ensure_bridge(self.bridge, address, self.state_dir, self._services)
-            self._start_hosts(progress)
+            self._start_hosts(self.hosts, progress)
             progress("what libvirt knows of QEMU")
             self.hosts[0].learn_emulator(self.cache_dir, self.hosts[1:])
             known = residents.places(self.hosts)
@@ -124,20 +123,20 @@ class Lab(Layout):
         for path in BINDS.values():
             Path(path).mkdir(parents=True, exist_ok=True)
 
-    def _start_hosts(self, progress: Progress) -> None:
+    def _start_hosts(self, hosts: tuple[LabHost, ...], progress: Progress) -> None:
         groups = {host.name: host.cgroup for host in self.hosts}
         progress("view of /proc")
         self._note_directories()
         proc = services.serve_lxcfs(self.state_dir, self._services, groups)
         views = services.serve_cpu_view(self.state_dir, self._services, groups)
         names = "".join(f"{host.address} {host.name}\n" for host in self.hosts)
-        for host in self.hosts:
+        for host in hosts:
             progress(f"host {host.name}")
             host.start((*([views / host.name] if views else []), proc), f"127.0.0.1 localhost\n{names}")
             host.link.attach(self.bridge, host.address, self._services)
         progress("libvirtd")
         with ThreadPoolExecutor() as pool:
-            list(pool.map(LabHost.start_libvirtd, self.hosts))
+            list(pool.map(LabHost.start_libvirtd, hosts))
 
     def down(self, progress: Progress = _silent) -> None:
         """Take the lab down and leave nothing behind but the cached guest image; nothing happens if it is down.
@@ -361,6 +360,26 @@ class Lab(Layout):
             LabError: there is no such host, or libvirtd does not start.
         """
         self.host(host).start_libvirtd()
+
+    def power_off(self, host: str) -> None:
+        """Switch a host off as a machine is: whatever runs on it ends, guests too; its files stay. Nothing if it is off.
+
+        Raises:
+            LabError: there is no such host, or something of it cannot be ended.
+        """
+        with locked(self.state_dir, create=False):
+            self.host(host).power_off()
+
+    def power_on(self, host: str) -> None:
+        """Switch a host on and wait until its libvirtd answers; its CPU time counts from zero. Nothing if it is on.
+
+        Raises:
+            LabError: there is no such host, the lab is not up, or the host does not start.
+        """
+        with locked(self.state_dir, create=False):
+            self._up_state()
+            self.host(host).give_limits()
+            self._start_hosts((self.host(host),), _silent)
 
     def shape(self, host: str, rate_mbit: float | None = None, delay_ms: float | None = None) -> None:
         """Limit a host's link, both directions, to `rate_mbit` (10^6 bit/s) and delay it by `delay_ms`; None lifts a limit.

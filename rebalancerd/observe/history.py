@@ -1,7 +1,8 @@
 """History: fixed-step series of every VM and host in memory-mapped rings that a restart does not lose.
 
-Two tiers, 5 min × 48 h and 1 h × 35 days; a row is the mean of the samples that fell into its step. 20,000 VMs need
-24.5 MB per series and 24 h of the first tier. What cannot be read is kept aside, never overwritten.
+Two tiers, 5 min (or another step, that of the forecasts) × 48 h and 1 h × 35 days; a row is the mean of the samples that
+fell into its step. 20,000 VMs need 24.5 MB per series and 24 h of the first tier. What cannot be read is kept aside, never
+overwritten.
 """
 
 import math
@@ -44,7 +45,13 @@ class Tier:
     rows: int
 
 
+FINE_SECONDS = 48 * 3600.0
 TIERS = (Tier(300.0, 576), Tier(3600.0, 840))
+
+
+def tiers_of(step_seconds: float) -> tuple[Tier, ...]:
+    """48 h in steps of that length and 35 days of hours: forecasts are made in the steps that load is recorded in."""
+    return (Tier(step_seconds, math.ceil(FINE_SECONDS / step_seconds)), *TIERS[1:])
 
 
 def _capacity_for(slots: int) -> int:
@@ -260,4 +267,5 @@ __all__ = [
     "Floats",
     "History",
     "Tier",
+    "tiers_of",
 ]

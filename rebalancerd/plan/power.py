@@ -19,7 +19,6 @@ from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
 
 GIB = float(1 << 30)
-RAMP_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +139,7 @@ def _counts(host: Host, inputs: PowerInputs) -> bool:
         return True
     if record.phase not in (PowerPhase.AWAKE, PowerPhase.CLOSING):
         return False
-    came = record.up_since is not None and inputs.snapshot.taken_at - record.up_since < RAMP_SECONDS
-    return host.usable or came  # it came up a moment ago: its first samples are still to come
+    return host.usable or record.is_arriving(inputs.snapshot.taken_at)
 
 
 def _capacity(host: Host | None, record: PowerRecord | None) -> tuple[float, float]:

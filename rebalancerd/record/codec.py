@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails, PydanticSerializationError
 from rebalancerd.cluster.advice import Advice, AdviceScore
 from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.migration import MigrationRecord
+from rebalancerd.cluster.night import Evening, Night
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.power import PowerRecord
 
@@ -97,3 +98,5 @@ CYCLES: Codec[CycleRecord] = Codec(CycleRecord)
 ADVICE: Codec[Advice] = Codec(Advice)
 ADVICE_SCORES: Codec[AdviceScore] = Codec(AdviceScore)
 POWER: Codec[PowerRecord] = Codec(PowerRecord)
+NIGHTS: Codec[Night] = Codec(Night)
+EVENINGS: Codec[Evening] = Codec(Evening)

@@ -22,6 +22,7 @@ INSTANTS = {
     "approval_uses": "at",
     "advice": "proposed_at",
     "advice_scores": "scored_at",
+    "nights": "began_at",
 }
 TABLES = tuple(table.name for table in metadata.sorted_tables)
 

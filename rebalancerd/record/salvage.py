@@ -20,7 +20,17 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from rebalancerd.ports import LedgerUnavailableError
-from rebalancerd.record.codec import ADVICE, ADVICE_SCORES, CYCLES, MIGRATIONS, PLANS, Codec, CodecError
+from rebalancerd.record.codec import (
+    ADVICE,
+    ADVICE_SCORES,
+    CYCLES,
+    EVENINGS,
+    MIGRATIONS,
+    NIGHTS,
+    PLANS,
+    Codec,
+    CodecError,
+)
 from rebalancerd.record.database import MAGIC, make_file, telling
 from rebalancerd.record.schema import meta, metadata
 
@@ -34,6 +44,8 @@ BODIES: dict[str, Codec[Any]] = {
     "migration_events": MIGRATIONS,
     "advice": ADVICE,
     "advice_scores": ADVICE_SCORES,
+    "nights": NIGHTS,
+    "night_evenings": EVENINGS,
 }
 
 

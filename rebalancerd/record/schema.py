@@ -222,3 +222,21 @@ power_events = Table(
     Column("body", Text, nullable=False),
     sqlite_autoincrement=True,
 )
+nights = Table(
+    "nights",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("window_name", Text, nullable=False),
+    Column("began_at", Float, nullable=False, index=True),
+    Column("ends_at", Float, nullable=False),
+    Column("ended_at", Float, nullable=True),  # null: it is under way
+    Column("saved_kwh", Float, nullable=False),
+    Column("body", Text, nullable=False),  # Night without its evening, which is written once
+    sqlite_autoincrement=True,
+)
+night_evenings = Table(
+    "night_evenings",
+    metadata,
+    Column("night_id", Integer, ForeignKey("nights.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+)

@@ -1,11 +1,12 @@
 """Whether what the ledger holds is whole: the file's own structure, references, and rows that can be read."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, Table, and_, func, select
 
-from rebalancerd.record.codec import CYCLES, MIGRATIONS, PLANS, CodecError
-from rebalancerd.record.schema import cycles, metadata, migrations, plans
+from rebalancerd.record.codec import CYCLES, MIGRATIONS, NIGHTS, PLANS, Codec, CodecError
+from rebalancerd.record.schema import cycles, metadata, migrations, nights, plans
 
 MOST = 20
 
@@ -43,7 +44,7 @@ def strays(connection: Connection) -> tuple[str, ...]:
 
 
 def unreadable(connection: Connection) -> tuple[str, ...]:
-    """Plans, migrations and cycles whose content is not what was written."""
+    """Plans, migrations, cycles and nights whose content is not what was written."""
     told: list[str] = []
     for row in connection.execute(select(plans.c.id, plans.c.body, plans.c.digest)):
         try:
@@ -51,7 +52,12 @@ def unreadable(connection: Connection) -> tuple[str, ...]:
                 told.append(f"plan {row.id} was changed: its digest is not {row.digest}")
         except CodecError as error:
             told.append(f"plan {row.id} cannot be read: {error}")
-    for table, name, codec in ((migrations, "migration", MIGRATIONS), (cycles, "cycle", CYCLES)):
+    codecs: tuple[tuple[Table, str, Codec[Any]], ...] = (
+        (migrations, "migration", MIGRATIONS),
+        (cycles, "cycle", CYCLES),
+        (nights, "night", NIGHTS),
+    )
+    for table, name, codec in codecs:
         for key, body in connection.execute(select(table.c.id, table.c.body)):
             try:
                 codec.read(body)

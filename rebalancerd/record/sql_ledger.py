@@ -16,10 +16,11 @@ from sqlalchemy.exc import IntegrityError
 from rebalancerd.cluster.advice import Advice, AdviceRecord, AdviceScore, WatchedHour
 from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord, OperatorState
 from rebalancerd.cluster.migration import MigrationRecord
+from rebalancerd.cluster.night import Night, NightsTotal
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.power import PowerRecord
 from rebalancerd.ports import Clock, LedgerUnavailableError
-from rebalancerd.record import advice_rows, power_rows, rows
+from rebalancerd.record import advice_rows, night_rows, power_rows, rows
 from rebalancerd.record import operator_state as operators
 from rebalancerd.record.codec import PLANS, CodecError
 from rebalancerd.record.database import file_of, open_engine, telling
@@ -372,12 +373,39 @@ class SqlLedger:
         with self.reading() as connection:
             return power_rows.newest(connection)
 
+    # nights
+
+    def record_night(self, night: Night) -> int:
+        """Write a night as it is now, a new one (``id`` 0) with its evening; returns its number."""
+        with self._leading() as connection:
+            return night_rows.write(connection, night)
+
+    def night_under_way(self) -> Night | None:
+        """The night that is not over, with its evening."""
+        with self.reading() as connection:
+            return night_rows.under_way(connection)
+
+    def nights(self, limit: int = 30) -> tuple[Night, ...]:
+        """The last nights without their evenings, newest first."""
+        with self.reading() as connection:
+            return night_rows.newest(connection, limit)
+
+    def nights_total(self) -> NightsTotal:
+        """What the nights that are over add up to."""
+        with self.reading() as connection:
+            return night_rows.total(connection)
+
+    def moves_between(self, since: float, until: float) -> tuple[int, float]:
+        """How many migrations of ours ended in that time, and the seconds they took together."""
+        with self.reading() as connection:
+            return night_rows.moves(connection, since, until)
+
     # retention
 
     def prune(self, before: float) -> int:
-        """Forget cycles, decisions, refusals, advice and unused plans from before then; never migrations or commands.
+        """Forget cycles, decisions, refusals, advice, unused plans and evenings from before then.
 
-        Plans that propose nothing are kept for a day only: their cycle says as much. Returns how many rows went.
+        Migrations, commands and nights stay. Plans that propose nothing are kept for a day only: their cycle says as much. Returns how many rows went.
         """
         idle = max(before, self._clock.wall() - DAY_SECONDS)
         used = exists().where(migrations.c.plan_id == plans.c.id)
@@ -387,6 +415,7 @@ class SqlLedger:
             gone += connection.execute(delete(plans).where(plans.c.expires_at < idle, ~used, empty)).rowcount
             gone += connection.execute(delete(cycles).where(cycles.c.started_at < before)).rowcount
             gone += advice_rows.prune(connection, before)
+            gone += night_rows.prune(connection, before)
         return int(gone)
 
 

@@ -16,6 +16,7 @@ from rebalancerd import __version__
 from rebalancerd.cluster.advice import Advice, AdviceScore
 from rebalancerd.cluster.decision import OperatorState
 from rebalancerd.cluster.migration import MigrationRecord, Progress
+from rebalancerd.cluster.night import Night, NightsTotal
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerRecord
@@ -24,6 +25,7 @@ from rebalancerd.cycle import LoopView
 from rebalancerd.guard import policy_windows
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.loop import LoopSettings
+from rebalancerd.night_book import NightsTold
 from rebalancerd.offline import keep
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.ports import Clock, HostError, Lease, Ledger, LedgerUnavailableError
@@ -83,6 +85,14 @@ class Remembering(Ledger, Protocol):
         """Advice given since then, with how it turned out, newest first."""
         ...
 
+    def nights(self, limit: int = 30) -> tuple[Night, ...]:
+        """The last nights without their evenings, newest first."""
+        ...
+
+    def nights_total(self) -> NightsTotal:
+        """What the nights that are over add up to."""
+        ...
+
 
 class Acting(Protocol):
     """What is needed of the acting room: to look, and to ask for the abort of a migration of ours."""
@@ -105,7 +115,8 @@ class Surroundings:
     """What the daemon knows of itself. ``pause_file``: why its file pauses it, None if it does not.
 
     ``model``: who predicts what migrations cost; ``demand``: who forecasts what VMs will ask for; ``advice``: how advice
-    turned out; ``predict``: with which settings it is predicted; ``power``: host power, None where none is configured.
+    turned out; ``predict``: with which settings it is predicted; ``power``: host power, None where none is configured;
+    ``nights``: what windows of consolidation saved.
     ``ledger_fault``: why the ledger's file was refused, so that it only observes. ``events_missed``: changes per host
     that polling found and no event told. ``leader``: who leads the controllers of a shared ledger.
     """
@@ -121,6 +132,7 @@ class Surroundings:
     advice: Callable[[], ShadowState | None] = lambda: None
     predict: PredictSettings = PredictSettings()
     power: PowerRound | None = None
+    nights: Callable[[], NightsTold | None] = lambda: None
     ledger_fault: str | None = None
     events_missed: Callable[[], Mapping[str, int]] = dict
     leader: Callable[[], Tenure | None] = lambda: None

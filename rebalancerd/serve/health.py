@@ -259,7 +259,7 @@ def _of_power(facts: Facts) -> list[Check]:
 
 
 def _of_hosts(facts: Facts) -> list[Check]:
-    away = {record.host for record in facts.power if record.phase.is_away}
+    away = {record.host for record in facts.power if record.phase.is_away or record.is_arriving(facts.now)}
     found = []
     for host in facts.snapshot.hosts if facts.snapshot is not None else ():
         if host.unusable is not None and host.name not in away:

@@ -14,11 +14,13 @@ from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.migration import OPEN_STATES, MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerRecord
+from rebalancerd.night_book import NightsTold
 from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.record.lease import Tenure
 from rebalancerd.serve.advice_metrics import AdviceMetrics
 from rebalancerd.serve.demand_metrics import DemandMetrics
+from rebalancerd.serve.night_metrics import NightMetrics
 from rebalancerd.serve.schemas import Check
 from rebalancerd.shadow import ShadowState
 
@@ -148,6 +150,7 @@ class Metrics:
         self._refused_so_far: dict[str, int] = {}
         self._demand = DemandMetrics(registry)
         self._advice = AdviceMetrics(registry)
+        self._night = NightMetrics(registry)
         self._power = Gauge(
             "rebalancerd_host_power", "1: the host's power is in that phase.", ["host", "phase"], registry=registry
         )
@@ -322,6 +325,11 @@ class Metrics:
             for record in records:
                 self._power.labels(host=record.host, phase=record.phase.value).set(1)
                 self._power_disabled.labels(host=record.host).set(record.disabled is not None)
+
+    def observe_nights(self, told: NightsTold) -> None:
+        """Show what nights saved and cost."""
+        with self._lock:
+            self._night.observe(told)
 
     def observe_advice(self, state: ShadowState) -> None:
         """Show how advice turned out."""

@@ -5,6 +5,7 @@ from rebalancerd.cluster.power import PowerPhase, PowerRecord
 from rebalancerd.power_round import PowerRound
 from rebalancerd.serve.commands import Commands
 from rebalancerd.serve.control import Control
+from rebalancerd.serve.night_rows import night_row
 from rebalancerd.serve.problem import ProblemError
 from rebalancerd.serve.schemas import CommandAnswer, PowerAnswer, PowerRow, PowerVerdict
 
@@ -18,9 +19,12 @@ def _round(control: Control) -> PowerRound:
 
 def power_answer(control: Control) -> PowerAnswer:
     """Every host whose power is controlled or on record, and what the last round came to."""
-    made = control.about.power
+    made, told_nights = control.about.power, control.about.nights()
+    night = (told_nights.now or told_nights.last) if told_nights is not None else None
+    row = night_row(night) if night is not None else None
     if made is None:
-        return PowerAnswer(mode=control.mode.value, hosts=(), woken=(), sent_to_sleep=(), could_sleep=(), kept=())
+        mode = control.mode.value
+        return PowerAnswer(mode=mode, hosts=(), woken=(), sent_to_sleep=(), could_sleep=(), kept=(), night=row)
     told, keeper = made.told, made.keeper
     controlled = keeper.controlled()
     return PowerAnswer(
@@ -30,6 +34,7 @@ def power_answer(control: Control) -> PowerAnswer:
         sent_to_sleep=told.sent_to_sleep,
         could_sleep=told.could_sleep,
         kept=tuple((r.subject, str(r)) for r in told.refusals),
+        night=row,
     )
 
 

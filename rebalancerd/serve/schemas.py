@@ -387,8 +387,46 @@ class PowerRow(Part):
     said: str | None
 
 
+class NightRow(Part):
+    """What one window of consolidation saved and cost. Times in epoch seconds; ``ended_at`` None: it is under way.
+
+    ``saved_kwh``: ``unfolded_kwh`` less ``actual_kwh`` and ``moves_kwh``. ``asleep_seconds``: by host. ``hot_seconds``:
+    host-seconds above headroom, ``caused_seconds`` those that folding caused. ``missed_seconds``: without a reading.
+    """
+
+    id: int
+    window: str
+    mode: str
+    began_at: float
+    ends_at: float
+    noted_at: float
+    ended_at: float | None
+    saved_kwh: float
+    actual_kwh: float
+    unfolded_kwh: float
+    moves: int
+    moves_kwh: float
+    asleep_seconds: tuple[tuple[str, float], ...]
+    hot_seconds: float
+    caused_seconds: float
+    accounted_seconds: float
+    missed_seconds: float
+
+
+class NightsAnswer(Answer):
+    """The last nights, newest first. ``nights_over``, ``saved_kwh``: of every night on record that is over."""
+
+    now: float
+    nights: tuple[NightRow, ...]
+    nights_over: int
+    saved_kwh: float
+
+
 class PowerAnswer(Answer):
-    """Host power, and what the last round ordered, could have ordered, and why others stay on: (host, why)."""
+    """Host power, and what the last round ordered, could have ordered, and why others stay on: (host, why).
+
+    ``night``: the window of consolidation that is under way, or the last one.
+    """
 
     mode: str
     hosts: tuple[PowerRow, ...]
@@ -396,6 +434,7 @@ class PowerAnswer(Answer):
     sent_to_sleep: tuple[tuple[str, str], ...]
     could_sleep: tuple[tuple[str, str], ...]
     kept: tuple[tuple[str, str], ...]
+    night: NightRow | None = None
 
 
 class PowerVerdict(Answer):

@@ -78,6 +78,9 @@ class Servers:
             self.metrics.observe_advice(advice)
         if control.about.power is not None:
             self.metrics.observe_power(control.power_records())
+        nights = control.about.nights()
+        if nights is not None:
+            self.metrics.observe_nights(nights)
         self.metrics.observe_events(control.about.events_missed())
         view = control.loop.view
         self.metrics.observe_state(

@@ -5,9 +5,10 @@ from typing import Protocol
 
 from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord, OperatorState
 from rebalancerd.cluster.migration import MigrationRecord
+from rebalancerd.cluster.night import Night, NightsTotal
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.power import PowerRecord
-from rebalancerd.ports import Ledger, LedgerUnavailableError, PowerLedger
+from rebalancerd.ports import Ledger, LedgerUnavailableError, NightLedger, PowerLedger
 
 
 class KilledError(BaseException):
@@ -29,12 +30,12 @@ class Lifeline:
             raise KilledError
 
 
-class RecordingLedger(Ledger, PowerLedger, Protocol):
-    """A ledger that also remembers who is asleep."""
+class RecordingLedger(Ledger, PowerLedger, NightLedger, Protocol):
+    """A ledger that also remembers who is asleep, and what nights saved."""
 
 
 class JournalLedger:
-    """ports.Ledger and ports.PowerLedger around another one."""
+    """ports.Ledger, ports.PowerLedger and ports.NightLedger around another one."""
 
     def __init__(self, inner: "RecordingLedger", lifeline: Lifeline) -> None:
         self._inner, self._lifeline = inner, lifeline
@@ -136,6 +137,29 @@ class JournalLedger:
     def power_records(self) -> tuple[PowerRecord, ...]:
         """The newest state of every host."""
         return self._inner.power_records()
+
+    def record_night(self, night: Night) -> int:
+        """Write a night."""
+        self._write()
+        number = self._inner.record_night(night)
+        self._lifeline.effect()
+        return number
+
+    def night_under_way(self) -> Night | None:
+        """The night that is not over."""
+        return self._inner.night_under_way()
+
+    def nights(self, limit: int = 30) -> tuple[Night, ...]:
+        """The last nights."""
+        return self._inner.nights(limit)
+
+    def nights_total(self) -> NightsTotal:
+        """What nights add up to."""
+        return self._inner.nights_total()
+
+    def moves_between(self, since: float, until: float) -> tuple[int, float]:
+        """Migrations that ended in that time."""
+        return self._inner.moves_between(since, until)
 
     def cycles(self, *, limit: int = 20, before: int | None = None) -> Sequence[CycleRecord]:
         """The last cycles."""

@@ -10,6 +10,7 @@ from rebalancerd.act.power.keeper import PowerKeeper
 from rebalancerd.cluster.decision import CommandKind, CycleRecord, Outcome
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.loop import Loop, LoopSettings
+from rebalancerd.night_book import NightBook
 from rebalancerd.observe.history import History
 from rebalancerd.observe.observer import Observer
 from rebalancerd.plan.standing import CONSOLIDATE
@@ -81,6 +82,7 @@ class World:
         self.loop: Loop | None = None
         self.keeper: PowerKeeper | None = None
         self.power_round: PowerRound | None = None
+        self.nights: NightBook | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if history_dir is not None:
             self._directory = history_dir
@@ -168,6 +170,14 @@ class World:
                 view=lambda: self.loop.view if self.loop is not None else None,
                 folding=lambda: spec.folding or self._consolidating(),
             )
+        self.nights = NightBook(
+            ledger=self.ledger,
+            view=lambda: self.loop.view if self.loop is not None else None,
+            policy_at=self.loop.policy_at,
+            plan=lambda: spec.plan,
+            records=self.keeper.records if self.keeper is not None else tuple,
+            cycle_seconds=spec.decide_seconds,
+        )
         if self.executor is not None:
             self._alive(self.executor.adopt)
 
@@ -209,7 +219,7 @@ class World:
         """It is gone between two instructions; the ledger, libvirt and the history's files stay."""
         if self.observer is not None:
             self.observer.close()  # what is mapped survives a kill as well; this only gives back the descriptors
-        self.observer = self.executor = self.loop = self.keeper = self.power_round = None
+        self.observer = self.executor = self.loop = self.keeper = self.power_round = self.nights = None
         self.lifeline.kill_after = None
         self.lease.next_tenure()
 
@@ -322,6 +332,8 @@ class World:
         self._due["watch"] = self.clock.monotonic()
         if self.power_round is not None:
             self.power_round.after_cycle(record)
+        if self.nights is not None:
+            self.nights.after_cycle(record)
 
     def _power(self) -> None:
         if self.keeper is not None and self.spec.mode.may_act:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +20,7 @@ from rebalancerd.act.power.settings import HostPower
 USER, PASSWORD = "operator", "correct-horse"
 SYSTEM_UUID = "27946b59-9e44-4fa7-8e91-f3527a1ef094"
 SYSTEM = f"/redfish/v1/Systems/{SYSTEM_UUID}"
+ONE_SYSTEM = {"uuid": SYSTEM_UUID, "name": "one"}
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
@@ -53,14 +54,20 @@ def wait_for(what: Callable[[], bool], seconds: float) -> None:
 
 
 @contextmanager
-def redfish_emulator(directory: Path, *, tls: bool = False) -> Iterator[str]:
-    """``sushy-emulator`` with one system that is on, behind a name and password; yields its URL."""
+def redfish_emulator(
+    directory: Path, *, tls: bool = False, systems: Sequence[Mapping[str, object]] = (ONE_SYSTEM,), notify: str = ""
+) -> Iterator[str]:
+    """``sushy-emulator`` with systems that are on, behind a name and password; yields its URL.
+
+    ``notify``: a URL to which a system is sent by PUT whenever it changes.
+    """
     port = free_port()
     (directory / "htpasswd").write_bytes(USER.encode() + b":" + bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)))
-    system = {"uuid": SYSTEM_UUID, "name": "one", "power_state": "On", "nics": []}
+    each = [{"power_state": "On", "nics": [], "external_notifier": bool(notify), **system} for system in systems]
     config = directory / "emulator.conf"
     config.write_text(
-        f"SUSHY_EMULATOR_FAKE_SYSTEMS = {[system]!r}\n"
+        f"SUSHY_EMULATOR_FAKE_SYSTEMS = {each!r}\n"
+        f"EXTERNAL_NOTIFICATION_URL = {notify!r}\n"
         f"SUSHY_EMULATOR_STATE_DIR = {str(directory)!r}\n"
         f"SUSHY_EMULATOR_AUTH_FILE = {str(directory / 'htpasswd')!r}\n"
     )

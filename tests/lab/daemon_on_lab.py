@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,28 @@ class DaemonOnLab:
         *,
         mode: str = "auto",
         extra: str = "",
-        host_extra: str = "",
+        host_extra: str | Mapping[str, str] = "",
         observe: str = "",
+        plan: str = "",
     ) -> None:
+        """``host_extra``: of every host, or by host. Lines for sections that are here already go to those by their names."""
         self.lab, self.directory = lab, directory
         self.socket = directory / "api.sock"
         self.config = directory / "rebalancerd.toml"
         self.log = directory / "daemon.log"
-        self.config.write_text(self._config(mode, extra, host_extra, observe))
+        self.configure(mode=mode, extra=extra, host_extra=host_extra, observe=observe, plan=plan)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def _config(self, mode: str, extra: str, host_extra: str, observe: str) -> str:
+    def configure(
+        self,
+        *,
+        mode: str = "auto",
+        extra: str = "",
+        host_extra: str | Mapping[str, str] = "",
+        observe: str = "",
+        plan: str = "",
+    ) -> None:
+        """Write the configuration for the next start."""
         text = [
             f'mode = "{mode}"',
             f'state_dir = "{self.directory / "state"}"',
@@ -45,7 +56,7 @@ class DaemonOnLab:
             f"[observe]\nstale_after = 15\nflap_stable = 5\n{observe}",
             # few rounds: QEMU before 9.0 loses pages between them in software emulation (docs/benchmarks.md)
             '[act]\ndowntime_start = "600 ms"\ndowntime_steps = 1',
-            '[plan]\nmax_downtime = "1 s"',
+            f'[plan]\nmax_downtime = "1 s"\n{plan}',
             f'[serve]\nsocket = "{self.socket}"\nmetrics_listen = ""',
             '[log]\nlevel = "debug"\nformat = "json"',
             extra,
@@ -53,10 +64,10 @@ class DaemonOnLab:
         text += [
             f'[[hosts]]\nname = "{host.name}"\nuri = "{host.uri}"\npeer_uri = "{host.peer_uri}"\n'
             f'migration_uri = "tcp://{host.migration_address}"\ncores = {host.cpu_quota_cores}\n'
-            f'link = "1 Gbit/s"\n{host_extra}'
+            f'link = "1 Gbit/s"\n{host_extra if isinstance(host_extra, str) else host_extra.get(host.name, "")}'
             for host in self.lab.hosts
         ]
-        return "\n".join(text) + "\n"
+        self.config.write_text("\n".join(text) + "\n")
 
     def start(self) -> "DaemonOnLab":
         """Start it and wait until it answers."""

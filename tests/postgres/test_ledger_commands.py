@@ -33,7 +33,7 @@ def filled(ledger: SqlLedger) -> SqlLedger:
 
 def test_check_and_export(filled: SqlLedger, run) -> None:
     told = json.loads(run("check", "--output", "json").stdout)
-    assert (told["sound"], told["rows"]["migrations"], told["schema"]) == (True, 1, "0004")
+    assert (told["sound"], told["rows"]["migrations"], told["schema"]) == (True, 1, "0005")
     lines = [json.loads(line) for line in run("export").stdout.splitlines()]
     assert [line["table"] for line in lines[1:]].count("migrations") == 1
 
@@ -64,7 +64,7 @@ def test_the_schema_is_not_changed_under_a_leader(filled: SqlLedger, url: str, r
     lease.release()
     engine.dispose()
     assert "has schema 0002" in run("migrate", "0002").stdout
-    assert "has schema 0004" in run("migrate", "0004").stdout
+    assert "has schema 0005" in run("migrate", "0005").stdout
     assert json.loads(run("check", "--output", "json").stdout)["rows"]["migrations"] == 1
 
 

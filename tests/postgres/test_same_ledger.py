@@ -6,7 +6,14 @@ import pytest
 
 from rebalancerd.record.schema import metadata
 from tests.postgres_server import Postgres
-from tests.unit.record import test_advice_ledger, test_explain, test_labelled, test_operator_state, test_sql_ledger
+from tests.unit.record import (
+    test_advice_ledger,
+    test_explain,
+    test_labelled,
+    test_night_ledger,
+    test_operator_state,
+    test_sql_ledger,
+)
 from tests.unit.record.test_explain import moved  # noqa: F401 - a fixture of those tests
 
 _ALL = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
@@ -28,7 +35,14 @@ def url(shared: str, server: Postgres) -> str:
 HERE = {"ledger", "reopen", "clock", "moved"}
 SQLITE_ONLY: set[str] = set()
 
-for _module in (test_sql_ledger, test_operator_state, test_advice_ledger, test_explain, test_labelled):
+for _module in (
+    test_sql_ledger,
+    test_operator_state,
+    test_advice_ledger,
+    test_explain,
+    test_labelled,
+    test_night_ledger,
+):
     for _name, _test in vars(_module).items():
         if not _name.startswith("test_") or _name in SQLITE_ONLY or not inspect.isfunction(_test):
             continue

@@ -87,8 +87,9 @@ class PowerKeeper:
         }
 
     def away(self) -> frozenset[str]:
-        """Hosts that are down, or on their way, by our own doing: their silence is no fault of the cluster's."""
-        return frozenset(r.host for r in self.records() if r.phase.is_away)
+        """Hosts that are down, or on their way, or came up a moment ago by our own doing: no fault of the cluster's."""
+        now = self._clock.wall()
+        return frozenset(r.host for r in self.records() if r.phase.is_away or r.is_arriving(now))
 
     # orders
 

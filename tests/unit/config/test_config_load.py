@@ -259,6 +259,7 @@ def test_wrong_values_are_told_with_key_line_and_hint(text: str, expected: str) 
         (HOSTS + f"[serve]\nsocket = '/{'x' * 120}'\n", "too long for a UNIX socket"),
         (HOSTS + "[serve]\nmetrics_listen = 'localhost'\n", "serve.metrics_listen: 'localhost' is not ADDRESS:PORT"),
         (HOSTS + "[observe]\nstale_after = 5\n", "observe.stale_after: 5 s is less than ticks.sample, 10 s"),
+        (HOSTS + '[predict]\nstep = "5 s"\nhorizon = "60 s"\n', "predict.step: 5 s is less than ticks.sample, 10 s"),
         (HOSTS + "[guard]\ncooldown = '2 d'\n", "guard.cooldown_max: 86400 s is less than guard.cooldown"),
     ],
 )

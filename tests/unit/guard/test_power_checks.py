@@ -121,3 +121,12 @@ def test_sleepers_do_not_count_as_unknown_but_dead_hosts_do(make):
     refusal = may_plan(ctx)
     assert refusal is not None and refusal.code is Code.CLUSTER_PARTLY_UNKNOWN
     assert may_plan(replace(ctx, away=frozenset("bc"))) is None
+
+
+def test_one_that_is_away_with_a_vm_on_it_counts_as_unknown(make):
+    hosts = (make.host("a"), make.host("b", unusable="flapping"), make.host("c", unusable="flapping"))
+    ctx = replace(make.with_snapshot(make.context(), hosts=hosts), away=frozenset("bc"))
+    assert may_plan(ctx) is None
+    vms = (*ctx.snapshot.vms, make.vm("x", "b"))
+    refusal = may_plan(make.with_snapshot(ctx, vms=vms))
+    assert refusal is not None and refusal.code is Code.CLUSTER_PARTLY_UNKNOWN

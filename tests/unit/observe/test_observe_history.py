@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rebalancerd.observe.history import HOST_CPU, TIERS, VM_CPU, VM_MEMORY, History, Tier, _capacity_for
+from rebalancerd.observe.history import HOST_CPU, TIERS, VM_CPU, VM_MEMORY, History, Tier, _capacity_for, tiers_of
 from rebalancerd.observe.ring_file import HEADER_BYTES
 
 FAST = (Tier(10.0, 6), Tier(60.0, 4))
@@ -176,6 +176,12 @@ def test_a_clock_that_goes_back_a_little_waits_and_a_lot_begins_anew(tmp_path: P
     history.append(long_ago + 10, {VM_CPU: {"a": 3.0}})
     assert column(history, "a") == [3.0]
     assert (tmp_path / "vm_cpu_cores.10s.ring.clock").exists()
+
+
+def test_load_is_recorded_in_the_steps_that_are_forecast() -> None:
+    assert tiers_of(300.0) == TIERS
+    assert tiers_of(60.0) == (Tier(60.0, 2880), TIERS[1])
+    assert tiers_of(7.0)[0].rows * 7.0 >= 48 * 3600
 
 
 def test_twenty_thousand_vms_need_less_than_25_mb_a_day() -> None:

@@ -1,25 +1,23 @@
 """What a night saved: the same demand, on the hosts of the evening and as it was."""
 
-from dataclasses import replace
-
 import pytest
 
 from rebalancerd.cluster.host import Host, HostFacts
-from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.power_curve import PowerDefaults
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import GIB
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
-from rebalancerd.record.night_account import closed, noted, opened
+from rebalancerd.record.night_account import closed, moved, noted, opened
 
 POWER = PowerDefaults(idle_watts=100.0, watts_per_core=10.0)
 HOUR = 3600.0
-DONE = MigrationState.SUCCEEDED
 
 
-def vm(uuid, on, cpu=2.0):
+def vm(uuid, on, cpu=2.0, waits=None):
     facts = VmFacts(uuid=uuid, name=uuid, vcpus=8, memory_bytes=GIB)
-    return Vm(facts=facts, host=on, state=DomainState.RUNNING, load=VmLoad(cpu_cores=cpu, memory_bytes=GIB))
+    return Vm(
+        facts=facts, host=on, state=DomainState.RUNNING, load=VmLoad(cpu_cores=cpu, memory_bytes=GIB, steal_cores=waits)
+    )
 
 
 def snapshot(at, *vms, frozen=None, hosts=("a", "b")):
@@ -94,14 +92,32 @@ def test_hot_hosts_are_counted_and_those_that_folding_caused():
     assert (night.hot_seconds, night.caused_seconds) == (HOUR, 0.0)
 
 
-def test_moves_are_paid_for(migration_record):
-    ended = [replace(migration_record, started_at=10.0, ended_at=70.0), replace(migration_record, started_at=None)]
-    night = closed(evening(), 10 * HOUR, ended, POWER)
-    assert (night.moves, night.moves_joules) == (1, pytest.approx(60.0 * 0.5 * 10.0))
+def test_what_a_full_host_leaves_unserved_is_hot_and_saves_nothing():
+    night = note(evening(), snapshot(HOUR, vm("x", "a", 4.0, waits=2.0), vm("y", "a", 4.0, waits=2.0)))
+    assert night.saved_kwh == pytest.approx(0.0)
+    assert night.hot_seconds == HOUR
+
+
+def test_what_a_reading_shows_that_cannot_be_trusted_is_not_claimed():
+    snap = snapshot(HOUR, vm("x", "a"), vm("y", "a"))
+    night = noted(
+        evening(),
+        snap,
+        asleep=frozenset("b"),
+        power=POWER,
+        cpu_headroom=0.8,
+        most_seconds=2 * HOUR,
+        trusted=False,
+    )
+    assert (night.saved_kwh, night.missed_seconds) == (0.0, HOUR)
+
+
+def test_moves_are_paid_for():
+    night = moved(evening(), 3, 60.0, POWER)
+    assert (night.moves, night.moves_joules) == (3, pytest.approx(60.0 * 0.5 * 10.0))
     assert night.saved_kwh < 0
-    assert night.ended_at == 10 * HOUR
 
 
-@pytest.fixture
-def migration_record():
-    return MigrationRecord(id="m", vm_uuid="x", vm_name="x", source="a", destination="b", state=DONE, intent_at=0.0)
+def test_what_passed_since_the_last_reading_of_a_night_that_is_over_is_missed():
+    night = closed(note(evening(), snapshot(HOUR, vm("x", "a"), vm("y", "b"))), 10 * HOUR)
+    assert (night.ended_at, night.accounted_seconds, night.missed_seconds) == (10 * HOUR, HOUR, 9 * HOUR)

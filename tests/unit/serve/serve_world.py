@@ -21,6 +21,7 @@ from rebalancerd.cluster.decision import (
 )
 from rebalancerd.cluster.host import Host, HostFacts
 from rebalancerd.cluster.migration import Completion, MigrationRecord, MigrationState, Progress
+from rebalancerd.cluster.night import Night, NightsTotal
 from rebalancerd.cluster.plan import Alternative, Move, Plan, Score, Step
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.refusal import Code, about_vm
@@ -28,6 +29,7 @@ from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.guard.policy_windows import InForce
 from rebalancerd.guard.settings import GuardSettings
+from rebalancerd.night_book import NightsTold
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.predict.demand.keeper import DemandModelState
@@ -66,6 +68,7 @@ class FakeLedger:
     records: list[MigrationRecord] = field(default_factory=list)
     past: list[CycleRecord] = field(default_factory=list)
     advised: list[tuple[Advice, AdviceScore | None]] = field(default_factory=list)
+    told_nights: list[Night] = field(default_factory=list)  # oldest first
 
     def _check(self) -> None:
         if self.away:
@@ -119,6 +122,14 @@ class FakeLedger:
         self._check()
         found = [(a, s) for a, s in self.advised if a.proposed_at >= since and vm_uuid in (None, a.move.vm_uuid)]
         return tuple(found[:limit])
+
+    def nights(self, limit: int = 30) -> tuple[Night, ...]:
+        self._check()
+        return tuple(self.told_nights[::-1][:limit])
+
+    def nights_total(self) -> NightsTotal:
+        over = [n for n in self.told_nights if n.ended_at is not None]
+        return NightsTotal(nights=len(over), saved_kwh=sum(n.saved_kwh for n in over))
 
     def open_migrations(self) -> tuple[MigrationRecord, ...]:
         self._check()
@@ -324,6 +335,7 @@ class World:
         self.model: ModelState | None = None
         self.demand: DemandModelState | None = None
         self.advice: ShadowState | None = None
+        self.nights: NightsTold | None = None
         self.control = Control(
             loop=self.loop,  # type: ignore[arg-type]
             ledger=self.ledger,  # type: ignore[arg-type]
@@ -337,6 +349,7 @@ class World:
                 model=lambda: self.model,
                 demand=lambda: self.demand,
                 advice=lambda: self.advice,
+                nights=lambda: self.nights,
             ),
             executor=self.executor,
         )

@@ -59,6 +59,27 @@ def test_while_it_sleeps_the_others_are_balanced_and_nothing_is_sent_there() -> 
         assert view.inputs.blocked_hosts["c"].code is Code.HOST_ASLEEP
 
 
+def test_hosts_that_come_back_stop_no_planning_while_they_show_that_they_stay() -> None:
+    """Two of four answer again and are not used for a minute, which would be too many unknown for a plan if it were a fault."""
+    with World(spec(hosts=4)) as world:
+        for host in "cd":
+            pass_test(world, host)
+            order(world, "power_sleep", host)
+            seconds_until(world, host, ASLEEP)
+        for host in "cd":
+            order(world, "power_wake", host)
+        for host in "cd":
+            seconds_until(world, host, AWAKE)
+        held = set()
+        until = world.clock.monotonic() + 180
+        while world.clock.monotonic() < until:
+            world.run(world.clock.monotonic() + 10)
+            assert world.loop is not None and world.loop.view is not None
+            assert Code.CLUSTER_PARTLY_UNKNOWN not in {r.code for r in world.loop.view.record.refusals}
+            held |= {h.name for h in world.loop.view.snapshot.hosts if (h.unusable or "").startswith("flapping")}
+        assert held == {"c", "d"}, "they were held back meanwhile"
+
+
 def test_no_host_sleeps_before_its_wake_was_tested() -> None:
     with World(spec()) as world:
         world.run(120)

@@ -1,0 +1,176 @@
+"""The book of nights: what a window of consolidation saves and costs, noted after every cycle and kept in the ledger.
+
+A night begins with the first cycle in which the policy is ``consolidate``. It is over when its window has ended and the
+cluster is unfolded: no host that was put to sleep here is down or on its way, no migration of ours is under way and the
+cycle started none; at the latest when the next one begins, or a day after its window ended. Where consolidation holds
+outside of all windows, a night is a day long.
+
+It is accounted in every mode: where nothing is moved and nobody sleeps, nothing was saved.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from rebalancerd.cluster.decision import CycleRecord, Outcome
+from rebalancerd.cluster.night import Night, NightsTotal
+from rebalancerd.cluster.policy import Mode
+from rebalancerd.cluster.power import PowerPhase, PowerRecord
+from rebalancerd.cluster.power_curve import PowerDefaults
+from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cycle import LoopView
+from rebalancerd.guard.policy_windows import InForce, describe
+from rebalancerd.plan.settings import PlanSettings
+from rebalancerd.plan.standing import CONSOLIDATE
+from rebalancerd.ports import LedgerUnavailableError, NightLedger
+from rebalancerd.record.night_account import closed, moved, noted, opened
+
+log = structlog.get_logger(__name__)
+
+LATEST_SECONDS = 86_400.0  # after its window a night is over, whoever still sleeps
+ENDLESS_SECONDS = 86_400.0  # length of a night where consolidation has no window
+ENDLESS = "outside of all windows"
+CYCLES_MISSED = 5
+LEAST_MISSED_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightsTold:
+    """What the book knows: the night under way, the last one that is over, and the sum of those that are."""
+
+    now: Night | None = None
+    last: Night | None = None
+    total: NightsTotal = NightsTotal()
+
+
+class NightBook:
+    """``after_cycle`` is called once per cycle, in the thread of the loop, after host power was seen to."""
+
+    def __init__(
+        self,
+        *,
+        ledger: NightLedger,
+        view: Callable[[], LoopView | None],
+        policy_at: Callable[[float], InForce],
+        plan: Callable[[], PlanSettings],
+        records: Callable[[], tuple[PowerRecord, ...]] = tuple,
+        standby: Callable[[], bool] = lambda: False,
+        cycle_seconds: float = 60.0,
+    ) -> None:
+        """``records``: every host's power; ``standby``: whether another controller keeps the book now.
+
+        ``cycle_seconds``: time between two cycles; where several of them are missing, what passed is missed.
+        """
+        self._ledger, self._view, self._policy_at, self._plan = ledger, view, policy_at, plan
+        self._records, self._standby = records, standby
+        self._most_seconds = max(LEAST_MISSED_SECONDS, CYCLES_MISSED * cycle_seconds)
+        self._loaded = False
+        self._away = False  # the ledger, and that was told
+        self.told = NightsTold()
+
+    def after_cycle(self, record: CycleRecord) -> None:
+        """Note what passed since the last cycle. Never raises: a night without an account is no reason to stop."""
+        try:
+            self._note(record)
+            self._away = False
+        except LedgerUnavailableError as error:
+            if not self._away:
+                log.error("night_not_recorded", reason=str(error))
+            self._away = True
+        except Exception:
+            log.exception("night_failed", bug=True)
+
+    def _note(self, record: CycleRecord) -> None:
+        if self._standby():
+            self._loaded = False  # the one that leads goes on with it; it is read anew if that is ever this one
+            return
+        self._load()
+        view = self._view()
+        if view is None or (view.record is not record and view.record.id != record.id):
+            return
+        now, holds = view.snapshot.taken_at, self._policy_at(view.snapshot.taken_at)
+        folding = holds.policy == CONSOLIDATE
+        records = self._records()
+        night = self.told.now
+        if night is not None:
+            night = _ends(night, holds, now)
+            late = now >= night.ends_at + LATEST_SECONDS
+            over = now >= night.ends_at and (folding or late or _unfolded(record, records))
+            self._write(self._to(night, view, records, over=over), over=over)
+            night = self.told.now
+        if night is None and folding:
+            name = ENDLESS if holds.window is None else describe(holds.window)
+            ends = now + ENDLESS_SECONDS if holds.ends_at is None else holds.ends_at
+            night = replace(opened(name, view.snapshot, ends), mode=record.mode.value)
+            log.info("night_began", window=name, ends_at=ends, vms=len(night.evening.vms))
+            self._write(night, over=False)
+
+    def _load(self) -> None:
+        if not self._loaded:
+            last = next((n for n in self._ledger.nights(30) if n.ended_at is not None), None)
+            self.told = NightsTold(now=self._ledger.night_under_way(), last=last, total=self._ledger.nights_total())
+            self._loaded = True
+
+    def _to(self, night: Night, view: LoopView, records: tuple[PowerRecord, ...], *, over: bool) -> Night:
+        """The night up to this cycle; one that ended while nobody looked, up to the end of its window."""
+        plan, snapshot = self._plan(), _with_cores(view.snapshot, records)
+        now = snapshot.taken_at
+        if over and now - night.noted_at > self._most_seconds:
+            end = max(night.noted_at, night.ends_at)
+            return replace(night, noted_at=end, missed_seconds=night.missed_seconds + end - night.noted_at)
+        mode = max((Mode(night.mode), view.record.mode), key=lambda m: m.rank)
+        return noted(
+            replace(night, mode=mode.value),
+            snapshot,
+            asleep=frozenset(r.host for r in records if r.phase is PowerPhase.ASLEEP),
+            power=self._power(),
+            cpu_headroom=plan.cpu_headroom,
+            most_seconds=self._most_seconds,
+            trusted=view.scenarios is not None,
+        )
+
+    def _power(self) -> PowerDefaults:
+        plan = self._plan()
+        return PowerDefaults(idle_watts=plan.host_idle_watts, watts_per_core=plan.watts_per_core)
+
+    def _write(self, night: Night, *, over: bool) -> None:
+        self.told = replace(self.told, now=night)  # so that nothing is lost where the ledger is away for a while
+        night = moved(night, *self._ledger.moves_between(night.began_at, night.noted_at), self._power())
+        if over:
+            night = closed(night, night.noted_at)
+        night = replace(night, id=self._ledger.record_night(night))
+        if not over:
+            self.told = replace(self.told, now=night)
+            return
+        self.told = NightsTold(now=None, last=night, total=self._ledger.nights_total())
+        log.info(
+            "night_ended",
+            window=night.window,
+            saved_kwh=round(night.saved_kwh, 3),
+            moves=night.moves,
+            caused_seconds=round(night.caused_seconds),
+            missed_seconds=round(night.missed_seconds),
+        )
+
+
+def _ends(night: Night, holds: InForce, now: float) -> Night:
+    """The night with the end that its window has by now: windows are changed, and taken away, while they are open."""
+    if now >= night.ends_at:
+        return night
+    if holds.window is not None and holds.window.policy == CONSOLIDATE and holds.ends_at is not None:
+        return replace(night, ends_at=holds.ends_at)
+    return night if holds.policy == CONSOLIDATE else replace(night, ends_at=now)
+
+
+def _unfolded(record: CycleRecord, records: tuple[PowerRecord, ...]) -> bool:
+    return record.moving == 0 and record.outcome is not Outcome.STARTED and not any(r.phase.is_away for r in records)
+
+
+def _with_cores(snapshot: Snapshot, records: tuple[PowerRecord, ...]) -> Snapshot:
+    """After a restart nobody has seen the hosts that sleep: their cores are those they had when they were put to sleep."""
+    known = {r.host: float(r.cpus) for r in records if r.cpus}
+    if not any(h.cores is None and h.name in known for h in snapshot.hosts):
+        return snapshot
+    hosts = (replace(h, cores=known.get(h.name)) if h.cores is None else h for h in snapshot.hosts)
+    return replace(snapshot, hosts=tuple(hosts))
