@@ -446,6 +446,11 @@ class PowerSection(Section):
     asleep_poll_seconds: Seconds = setting(
         _POWER.asleep_poll_seconds, "How often a host that is asleep is looked at.", gt=0
     )
+    awake_poll_seconds: Seconds = setting(
+        _POWER.awake_poll_seconds,
+        "How often the controller of a host that is on is asked: where it does not answer the host is not emptied to sleep.",
+        gt=0,
+    )
     empty_settle_seconds: Seconds = setting(
         _POWER.empty_settle_seconds, "A host must be empty twice, so far apart.", ge=1
     )

@@ -135,7 +135,13 @@ def demand_model(cfg: Config, keeper: DemandKeeper, observer: Observer) -> Deman
 def loop_settings(cfg: Config) -> LoopSettings:
     """Mode and limits of a configuration."""
     unknown = cfg.observe_settings().unknown_share_max
-    return LoopSettings(mode=cfg.mode, plan=cfg.plan_settings(), guard=cfg.guard_settings(), unknown_share_max=unknown)
+    return LoopSettings(
+        mode=cfg.mode,
+        plan=cfg.plan_settings(),
+        guard=cfg.guard_settings(),
+        unknown_share_max=unknown,
+        power=cfg.power_limits() if cfg.host_power() else None,
+    )
 
 
 class Daemon:
@@ -437,7 +443,7 @@ class Daemon:
         if settings.mode.rank > built.mode.rank:
             log.warning("config_needs_restart", keys=["mode"], wanted=str(settings.mode))
         mode = stricter(settings.mode, built.mode)
-        self.loop.settings = replace(settings, mode=mode, unknown_share_max=unknown)
+        self.loop.settings = replace(settings, mode=mode, unknown_share_max=unknown, power=self.loop.settings.power)
         log.info("config_reloaded", mode=str(mode))
 
     # the end

@@ -6,9 +6,11 @@ that must stay on), and N+1 where it is asked for: whichever of them dies, its V
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.cluster.refusal import Code, Refusal, about_cluster
+from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.n_plus_one import SLACK, SpareRoom, spare_room
 from rebalancerd.plan.power import demand_of, lacking, supply_of
 from rebalancerd.plan.state import PlacementState
@@ -34,7 +36,7 @@ def reserves_of(state: PlacementState) -> tuple[Reserve, ...]:
         found.append(_demand(state, state.inputs.power))
     if (spare := spare_room(state)) is not None:
         spare.follow(state)
-        found.append(NPlusOneReserve(state, spare))
+        found.append(NPlusOneReserve(spare, stays_awake(state)))
     return tuple(found)
 
 
@@ -61,9 +63,10 @@ class NPlusOneReserve:
     A host that could not die as it was, with every host on, may not lose more; any other must keep its way out.
     """
 
-    def __init__(self, start: PlacementState, spare: SpareRoom) -> None:
+    def __init__(self, spare: SpareRoom, awake: frozenset[int] = frozenset()) -> None:
+        """``spare``: as it is with every host on; ``awake``: hosts that stay on whatever is asked."""
         self._before = [way.short for way in spare.ways]
-        self._awake = stays_awake(start)
+        self._awake = awake
         self._kept = spare.copy()
 
     def __call__(self, state: PlacementState, on: Sequence[int]) -> Refusal | None:
@@ -84,3 +87,12 @@ class NPlusOneReserve:
         room.follow(state)
         room.close(state, closed)
         return room
+
+
+def without_asleep(inputs: PlanInputs) -> Callable[[AbstractSet[str]], Refusal | None] | None:
+    """Asked with the names of the hosts that stay on: why those alone would not be N+1. None where it is not asked for."""
+    state = PlacementState(inputs)
+    if (spare := spare_room(state)) is None:
+        return None
+    reserve = NPlusOneReserve(spare)
+    return lambda on: reserve(state, [h for h, host in enumerate(state.hosts) if host.name in on])

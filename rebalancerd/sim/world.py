@@ -154,7 +154,9 @@ class World:
             costs=self._costs,
             ledger=self.ledger,
             clock=self._loop_clock,
-            settings=LoopSettings(mode=spec.mode, plan=spec.plan, guard=spec.guard),
+            settings=LoopSettings(
+                mode=spec.mode, plan=spec.plan, guard=spec.guard, power=spec.limits if spec.power is not None else None
+            ),
             executor=self.executor,
             lease=self.lease,
             pause_file=lambda: self.pause_reason,

@@ -5,12 +5,13 @@ from which a management controller is told anything. Hosts that are being woken 
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
 from rebalancerd.act.power import sleeping, waking
 from rebalancerd.act.power.book import PowerBook
+from rebalancerd.act.power.candidates import Listening, no_sleep
 from rebalancerd.act.power.hands import Hands
 from rebalancerd.act.power.settings import PowerSettings
 from rebalancerd.cluster.migration import MigrationRecord
@@ -56,6 +57,7 @@ class PowerKeeper:
             held_back=self._held_back,
             answers=answers,
         )
+        self._listening = Listening(self._hands, settings.awake_poll_seconds)
         self._lock = threading.RLock()
         self._recovered = False
         self._looked: dict[str, float] = {}
@@ -85,6 +87,11 @@ class PowerKeeper:
             for r in self.records()
             if not r.phase.takes_vms
         }
+
+    def no_sleep(self, hosts: Iterable[str]) -> Mapping[str, Refusal]:
+        """Of those hosts the ones that could not be put to sleep were they empty, and why; none where nothing is controlled."""
+        self._load()
+        return no_sleep(hosts, self._power.hosts(), self._book.of, dict(self._listening.faults))
 
     def away(self) -> frozenset[str]:
         """Hosts that are down, or on their way, by our own doing: their silence is no fault of the cluster's."""
@@ -156,6 +163,10 @@ class PowerKeeper:
                 record = self._book.of(host)
                 if record.phase is not PowerPhase.AWAKE and host in self._power.hosts() and self._due(record):
                     self._step(record)
+        with self._lock:
+            awake = [h for h in self._power.hosts() if self._book.of(h).phase is PowerPhase.AWAKE]
+            if (host_due := self._listening.due(awake)) is not None:
+                self._listening.ask(host_due)
 
     def _ready(self) -> bool:
         """Whether the lease is ours; if so, what an earlier run left has been taken over before anything new begins."""
@@ -214,6 +225,7 @@ class PowerKeeper:
         return True
 
     def _step(self, record: PowerRecord) -> None:
+        self._listening.forget(record.host)
         match record.phase:
             case PowerPhase.CLOSING:
                 sleeping.closing(self._hands, record)
