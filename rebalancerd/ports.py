@@ -176,6 +176,21 @@ class Power(Protocol):
         ...
 
 
+class PowerMeter(Protocol):
+    """One source of what hosts draw. ``name`` in words; ``asks``: a reading costs a call to a controller."""
+
+    name: str
+    asks: bool
+
+    def hosts(self) -> frozenset[str]:
+        """Hosts that it may tell of."""
+        ...
+
+    def watts(self, host: str) -> float | None:
+        """What the host draws now, unchecked; None while nothing is said. Raises PowerError."""
+        ...
+
+
 class PowerLedger(Protocol):
     """Memory of who is asleep and why. Every method raises LedgerUnavailableError when it cannot do what it says."""
 
@@ -317,4 +332,5 @@ __all__ = [
     "Power",
     "PowerError",
     "PowerLedger",
+    "PowerMeter",
 ]

@@ -1,7 +1,7 @@
 """``rebalancerd power status``, ``sleep``, ``wake`` and ``test``."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ def status(socket: SocketOption = None, output: OutputOption = Output.TABLE) -> 
         return
     if not answer["hosts"]:
         say("no host's power is configured")
+        _models(answer)
         return
     rows = []
     for row in answer["hosts"]:
@@ -46,6 +47,12 @@ def status(socket: SocketOption = None, output: OutputOption = Output.TABLE) -> 
             say(f"{what}: {host}: {why}")
     for host, why in answer["kept"]:
         say(f"stays on: {host}: {why}")
+    _models(answer)
+
+
+def _models(answer: dict[str, Any]) -> None:
+    for host, model in answer["models"]:
+        say(f"power model: {host}: {model}")
 
 
 @app.command("sleep")

@@ -59,6 +59,7 @@ def _serve(daemon: "Daemon") -> "Servers":
         demand=daemon.demand.state,
         advice=daemon.shadow.state,
         power=daemon.power,
+        power_model=daemon.power_models.told,
         leader=daemon.shared_lease.tenure if daemon.shared_lease is not None else lambda: None,
         predict=cfg.predict_settings(),
         ledger_fault=daemon.ledger_fault,

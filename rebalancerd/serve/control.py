@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from rebalancerd import __version__
 from rebalancerd.cluster.advice import Advice, AdviceScore
 from rebalancerd.cluster.decision import OperatorState
+from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.migration import MigrationRecord, Progress
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode
@@ -105,7 +106,8 @@ class Surroundings:
     """What the daemon knows of itself. ``pause_file``: why its file pauses it, None if it does not.
 
     ``model``: who predicts what migrations cost; ``demand``: who forecasts what VMs will ask for; ``advice``: how advice
-    turned out; ``predict``: with which settings it is predicted; ``power``: host power, None where none is configured.
+    turned out; ``predict``: with which settings it is predicted; ``power``: host power, None where none is configured;
+    ``power_model``: which model of a host's power is used, in words.
     ``ledger_fault``: why the ledger's file was refused, so that it only observes. ``events_missed``: changes per host
     that polling found and no event told. ``leader``: who leads the controllers of a shared ledger.
     """
@@ -121,6 +123,7 @@ class Surroundings:
     advice: Callable[[], ShadowState | None] = lambda: None
     predict: PredictSettings = PredictSettings()
     power: PowerRound | None = None
+    power_model: Callable[[Host], str] | None = None
     ledger_fault: str | None = None
     events_missed: Callable[[], Mapping[str, int]] = dict
     leader: Callable[[], Tenure | None] = lambda: None

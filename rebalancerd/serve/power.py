@@ -18,9 +18,12 @@ def _round(control: Control) -> PowerRound:
 
 def power_answer(control: Control) -> PowerAnswer:
     """Every host whose power is controlled or on record, and what the last round came to."""
-    made = control.about.power
+    made, view, told_of = control.about.power, control.loop.view, control.about.power_model
+    models = () if view is None or told_of is None else tuple((h.name, told_of(h)) for h in view.snapshot.hosts)
     if made is None:
-        return PowerAnswer(mode=control.mode.value, hosts=(), woken=(), sent_to_sleep=(), could_sleep=(), kept=())
+        return PowerAnswer(
+            mode=control.mode.value, hosts=(), woken=(), sent_to_sleep=(), could_sleep=(), kept=(), models=models
+        )
     told, keeper = made.told, made.keeper
     controlled = keeper.controlled()
     return PowerAnswer(
@@ -30,6 +33,7 @@ def power_answer(control: Control) -> PowerAnswer:
         sent_to_sleep=told.sent_to_sleep,
         could_sleep=told.could_sleep,
         kept=tuple((r.subject, str(r)) for r in told.refusals),
+        models=models,
     )
 
 

@@ -388,7 +388,10 @@ class PowerRow(Part):
 
 
 class PowerAnswer(Answer):
-    """Host power, and what the last round ordered, could have ordered, and why others stay on: (host, why)."""
+    """Host power, and what the last round ordered, could have ordered, and why others stay on: (host, why).
+
+    ``models``: for every host which model of its power is used, and what became of its readings.
+    """
 
     mode: str
     hosts: tuple[PowerRow, ...]
@@ -396,6 +399,7 @@ class PowerAnswer(Answer):
     sent_to_sleep: tuple[tuple[str, str], ...]
     could_sleep: tuple[tuple[str, str], ...]
     kept: tuple[tuple[str, str], ...]
+    models: tuple[tuple[str, str], ...] = ()
 
 
 class PowerVerdict(Answer):
