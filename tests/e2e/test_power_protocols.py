@@ -113,7 +113,12 @@ def test_redfish_tells_what_the_host_draws(tmp_path: Path, where: str) -> None:
             f"{CHASSIS}/Power": {"PowerControl": [{"PowerConsumedWatts": 187.5}, {"PowerConsumedWatts": 60}]},
         },
     }[where]
-    alone = {"Links": {"ComputerSystems": [{"@odata.id": SYSTEM}]}}
+    alone = {
+        "Id": "one",
+        "Name": "one",
+        "ChassisType": "RackMount",
+        "Links": {"ComputerSystems": [{"@odata.id": SYSTEM}]},
+    }
     here = {"Links": {"Chassis": [{"@odata.id": CHASSIS}], "ManagedBy": []}}
     reading[CHASSIS] = {**alone, **reading.get(CHASSIS, {})}
     reading[SYSTEM] = {**here, **reading.get(SYSTEM, {})}
