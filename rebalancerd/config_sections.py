@@ -479,6 +479,11 @@ class PowerSection(Section):
         "A host whose shutdown was not confirmed takes nothing in until it has been up for this long.",
         ge=60,
     )
+    move_shut_off_definitions: Flag = setting(
+        _POWER.move_shut_off_definitions,
+        "Before a host sleeps, have libvirt move the definitions of shut-off domains on it to others (offline migration); "
+        "false: such a host stays on.",
+    )
     boot_seconds: Seconds = setting(
         _LIMITS.boot_seconds, "Assumed time from power-on to libvirt's answer, until it was measured.", gt=0
     )

@@ -9,7 +9,7 @@ where a call to a host hangs.
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,9 +32,11 @@ from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode, stricter
 from rebalancerd.cluster.power_curve import PowerDefaults
+from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.config import Config
+from rebalancerd.definition_homes import DefinitionHomes
 from rebalancerd.ending import within
 from rebalancerd.ledgers import ledger_access, share_lease
 from rebalancerd.log import log_cycle
@@ -256,6 +258,8 @@ class Daemon:
             held_back=self._no_power_off,
             answers=self._answers,
             boot_seconds=cfg.power_limits().boot_seconds,
+            write=self.ports.write,
+            homes=DefinitionHomes(self._seen, self._asleep, cfg.observe_settings().rules),
         )
 
     def _build_power_models(self, path: Path) -> PowerModels:
@@ -265,6 +269,9 @@ class Daemon:
             meters.append(BmcMeter(cfg.host_power(), call_deadline_seconds=cfg.power.call_deadline_seconds))
         meters.append(PackageMeter(self._seen))
         return PowerModels(meters, self.clock, self._seen, self._power_defaults, path)
+
+    def _asleep(self) -> Mapping[str, Refusal]:
+        return self.keeper.blocked() if self.keeper is not None else {}
 
     def _seen(self) -> Snapshot | None:
         return self.loop.view.snapshot if self.loop.view is not None else None

@@ -9,7 +9,7 @@ from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord, Oper
 from rebalancerd.cluster.migration import Completion, MigrationRecord, Progress
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.power import PowerFault, PowerReading, PowerRecord
-from rebalancerd.cluster.sample import AgentSample, CpuFit, HostInventory, HostSample
+from rebalancerd.cluster.sample import AgentSample, CpuFit, Definition, HostInventory, HostSample
 from rebalancerd.cluster.vm import DomainState, VmFacts
 
 
@@ -95,6 +95,10 @@ class HypervisorRead(Protocol):
         """Facts of one domain, read now and not from a cache; None if it is not there."""
         ...
 
+    def definition(self, host: str, vm_uuid: str) -> Definition | None:
+        """What is defined of a domain that is shut off, and what the host keeps for it; None if it is not there."""
+        ...
+
 
 class HypervisorProbe(Protocol):
     """The few harmless calls that libvirt refuses to read-only clients."""
@@ -145,6 +149,10 @@ class HypervisorWrite(Protocol):
 
     def may_set_autostart(self, host: str) -> bool:
         """Whether this connection has the right to set autostart on that host."""
+        ...
+
+    def move_definition(self, source: str, destination: str, vm_uuid: str) -> None:
+        """Have libvirt move the definition of a domain that is shut off; what is seen afterwards decides how it ended."""
         ...
 
 

@@ -102,3 +102,11 @@ class HostInventory:
     machine_types: frozenset[str] | None = None
     libvirt_version: int | None = None
     hypervisor_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """The definition of a domain that is shut off. ``kept``: in words what its host keeps for it that would stay behind."""
+
+    facts: VmFacts
+    kept: tuple[str, ...] = ()

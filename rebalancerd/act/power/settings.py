@@ -37,6 +37,7 @@ class PowerSettings:
     deadline is taken to have failed. A host whose shutdown was not confirmed takes nothing in until it has been up for
     ``stuck_hold_seconds``. One that cannot tell its state counts as off after libvirt was silent for
     ``silent_off_seconds``. The controller of a host that is on is asked every ``awake_poll_seconds``.
+    ``move_shut_off_definitions``: definitions of shut-off domains on a host that is to sleep are moved to others first.
     """
 
     call_deadline_seconds: float = 20.0
@@ -51,3 +52,4 @@ class PowerSettings:
     reorder_seconds: float = 60.0
     retry_failed_seconds: float = 600.0
     stuck_hold_seconds: float = 3600.0
+    move_shut_off_definitions: bool = False
