@@ -451,6 +451,11 @@ class PowerSection(Section):
     asleep_poll_seconds: Seconds = setting(
         _POWER.asleep_poll_seconds, "How often a host that is asleep is looked at.", gt=0
     )
+    awake_poll_seconds: Seconds = setting(
+        _POWER.awake_poll_seconds,
+        "How often the controller of a host that is on is asked: where it does not answer the host is not emptied to sleep.",
+        gt=0,
+    )
     empty_settle_seconds: Seconds = setting(
         _POWER.empty_settle_seconds, "A host must be empty twice, so far apart.", ge=1
     )
@@ -478,6 +483,11 @@ class PowerSection(Section):
         _POWER.stuck_hold_seconds,
         "A host whose shutdown was not confirmed takes nothing in until it has been up for this long.",
         ge=60,
+    )
+    move_shut_off_definitions: Flag = setting(
+        _POWER.move_shut_off_definitions,
+        "Before a host sleeps, have libvirt move the definitions of shut-off domains on it to others (offline migration); "
+        "false: such a host stays on.",
     )
     boot_seconds: Seconds = setting(
         _LIMITS.boot_seconds, "Assumed time from power-on to libvirt's answer, until it was measured.", gt=0

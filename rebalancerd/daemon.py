@@ -9,7 +9,7 @@ where a call to a host hangs.
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +25,18 @@ from rebalancerd.act.executor import Executor
 from rebalancerd.act.libvirt_write import LibvirtWrite
 from rebalancerd.act.power.adapters import ConfiguredPower, WatchedPower
 from rebalancerd.act.power.keeper import PowerKeeper
+from rebalancerd.act.power.meter import BmcMeter
 from rebalancerd.clock import SystemClock
 from rebalancerd.cluster.decision import CycleRecord
+from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode, stricter
+from rebalancerd.cluster.power_curve import PowerDefaults
+from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.series import Series
+from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.config import Config
+from rebalancerd.definition_homes import DefinitionHomes
 from rebalancerd.ending import within
 from rebalancerd.ledgers import ledger_access, share_lease
 from rebalancerd.log import log_cycle
@@ -41,9 +47,11 @@ from rebalancerd.observe.history import VM_CPU, History, tiers_of
 from rebalancerd.observe.libvirt_probe import LibvirtProbe
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.observer import Observer
+from rebalancerd.observe.package_meter import PackageMeter
 from rebalancerd.offline import keep
 from rebalancerd.plan.standing import CONSOLIDATE
-from rebalancerd.ports import HypervisorWrite, Lease, LedgerUnavailableError
+from rebalancerd.ports import HypervisorWrite, Lease, LedgerUnavailableError, PowerMeter
+from rebalancerd.power_models import PowerModels
 from rebalancerd.power_round import PowerRound
 from rebalancerd.predict.cost_kind import COST
 from rebalancerd.predict.demand.keeper import DemandKeeper
@@ -68,6 +76,7 @@ log = structlog.get_logger(__name__)
 # each part of the end is waited for no longer; together they fit well into the unit's TimeoutStopSec
 STOP_PATIENCE_SECONDS = 3.0
 ADOPT_PATIENCE_SECONDS = 120.0
+METER_SECONDS = 30.0  # one reading at most that costs a call
 JUDGED_SECONDS = 60 * 86400.0  # older migrations say nothing of a model today
 TRAINING_GRACE_SECONDS = 6 * 3600.0
 # sections of the configuration that SIGHUP takes over; every other key needs a restart
@@ -93,7 +102,13 @@ def build_ports(cfg: Config, clock: SystemClock) -> Ports:
     return Ports(read, probe, write)
 
 
-def build_observer(cfg: Config, ports: Ports, clock: SystemClock, directory: Path) -> Observer:
+def build_observer(
+    cfg: Config,
+    ports: Ports,
+    clock: SystemClock,
+    directory: Path,
+    power_model: Callable[[Host], Host] = lambda host: host,
+) -> Observer:
     """The observing room on those ports, its history under ``directory``."""
     hosts = cfg.host_settings()
     urls = {h.name: h.agent_url for h in hosts if h.agent_url}
@@ -105,6 +120,7 @@ def build_observer(cfg: Config, ports: Ports, clock: SystemClock, directory: Pat
         agents=HttpAgents(urls) if urls else None,
         history=History(directory, tiers=tiers_of(cfg.predict_settings().step_seconds)),
         clock=clock,
+        power_model=power_model,
     )
 
 
@@ -136,7 +152,13 @@ def demand_model(cfg: Config, keeper: DemandKeeper, observer: Observer) -> Deman
 def loop_settings(cfg: Config) -> LoopSettings:
     """Mode and limits of a configuration."""
     unknown = cfg.observe_settings().unknown_share_max
-    return LoopSettings(mode=cfg.mode, plan=cfg.plan_settings(), guard=cfg.guard_settings(), unknown_share_max=unknown)
+    return LoopSettings(
+        mode=cfg.mode,
+        plan=cfg.plan_settings(),
+        guard=cfg.guard_settings(),
+        unknown_share_max=unknown,
+        power=cfg.power_limits() if cfg.host_power() else None,
+    )
 
 
 class Daemon:
@@ -163,7 +185,8 @@ class Daemon:
         self.shared_lease = share_lease(cfg, self.ledger, self.clock)
         self.lease: Lease = self.shared_lease or self.lock
         self.ports = build_ports(cfg, self.clock)
-        self.observer = build_observer(cfg, self.ports, self.clock, state / "history")
+        self.power_models = self._build_power_models(state / "power_readings.json")
+        self.observer = build_observer(cfg, self.ports, self.clock, state / "history", self.power_models.applied)
         self.models = build_models(cfg, self.clock)
         self.demand = build_demand(cfg, self.clock)
         self.trainer = Trainer((self.models.store, self.demand.store), config_path, self.clock.wall)
@@ -246,7 +269,27 @@ class Daemon:
             held_back=self._no_power_off,
             answers=self._answers,
             boot_seconds=cfg.power_limits().boot_seconds,
+            write=self.ports.write,
+            homes=DefinitionHomes(self._seen, self._asleep, cfg.observe_settings().rules),
         )
+
+    def _build_power_models(self, path: Path) -> PowerModels:
+        """What hosts draw: by their controllers where the mode may act, and by their agents."""
+        cfg, meters = self.config, list[PowerMeter]()
+        if cfg.mode.may_act:
+            meters.append(BmcMeter(cfg.host_power(), call_deadline_seconds=cfg.power.call_deadline_seconds))
+        meters.append(PackageMeter(self._seen))
+        return PowerModels(meters, self.clock, self._seen, self._power_defaults, path)
+
+    def _asleep(self) -> Mapping[str, Refusal]:
+        return self.keeper.blocked() if self.keeper is not None else {}
+
+    def _seen(self) -> Snapshot | None:
+        return self.loop.view.snapshot if self.loop.view is not None else None
+
+    def _power_defaults(self) -> PowerDefaults:
+        plan = self.loop.settings.plan
+        return PowerDefaults(idle_watts=plan.host_idle_watts, watts_per_core=plan.watts_per_core)
 
     def _no_power_off(self) -> str | None:
         """Why no host may be powered off at this instant. Raises LedgerUnavailableError."""
@@ -256,7 +299,8 @@ class Daemon:
         return self.pause_reason() if paused is None else f"paused by {paused.by}"
 
     def _answers(self, host: str) -> bool:
-        seen = self.loop.view.snapshot.host_by_name.get(host) if self.loop.view is not None else None
+        snapshot = self._seen()
+        seen = None if snapshot is None else snapshot.host_by_name.get(host)
         return seen is not None and seen.usable
 
     def run(self) -> int:
@@ -309,6 +353,7 @@ class Daemon:
             ("judge", ticks.judge, self.judge),
             ("shadow", ticks.judge, self.score),
             ("housekeep", ticks.housekeep, self.housekeep),
+            ("meter", METER_SECONDS, self.power_models.tick),
         )
         if self.keeper is not None and self.config.mode.may_act:
             jobs = (*jobs, ("power", self.config.power.poll_seconds, self.keeper.tick))
@@ -448,7 +493,7 @@ class Daemon:
         if settings.mode.rank > built.mode.rank:
             log.warning("config_needs_restart", keys=["mode"], wanted=str(settings.mode))
         mode = stricter(settings.mode, built.mode)
-        self.loop.settings = replace(settings, mode=mode, unknown_share_max=unknown)
+        self.loop.settings = replace(settings, mode=mode, unknown_share_max=unknown, power=self.loop.settings.power)
         log.info("config_reloaded", mode=str(mode))
 
     # the end
@@ -488,7 +533,7 @@ class Daemon:
             return
         self._closed = True
         ports = {"write": self.ports.write, "probe": self.ports.probe, "read": self.ports.read}
-        within(STOP_PATIENCE_SECONDS, training=self.trainer.stop)
+        within(STOP_PATIENCE_SECONDS, training=self.trainer.stop, readings=self.power_models.save)
         within(STOP_PATIENCE_SECONDS, **{name: port.close for name, port in ports.items() if port is not None})
         within(STOP_PATIENCE_SECONDS, history=self.observer.close if sampling_ended else self.observer.flush)
         within(STOP_PATIENCE_SECONDS, ledger=self.ledger.close)

@@ -1,7 +1,7 @@
 """One iteration of observe → predict → plan → guard → act, with the record beside it, readable from top to bottom."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -13,6 +13,7 @@ from rebalancerd.cluster.decision import CycleRecord, Decision, OperatorState, O
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import HostMode, Mode
+from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_cluster
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.series import Series
@@ -88,6 +89,10 @@ class PowerView(Protocol):
         """Hosts whose silence is our own doing."""
         ...
 
+    def no_sleep(self, hosts: Iterable[str]) -> Mapping[str, Refusal]:
+        """Of those hosts the ones that could not be put to sleep were they empty, and why."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopSettings:
@@ -97,6 +102,7 @@ class LoopSettings:
     plan: PlanSettings
     guard: GuardSettings
     unknown_share_max: float = 0.34
+    power: PowerLimits | None = None  # where hosts are put to sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +290,8 @@ class Loop:
             policy=holds.policy,
             window_seconds=ahead if folding else None,
             underway=self._underway(seen),
+            no_sleep={} if self._power is None else self._power.no_sleep(h.name for h in snapshot.hosts),
+            power=self.settings.power,
         )
 
     def policy_at(self, instant: float) -> InForce:

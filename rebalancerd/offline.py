@@ -49,6 +49,8 @@ def keep(inputs: PlanInputs, predict: PredictSettings, costs: str) -> KeptInputs
         returned=dict(inputs.returned),
         arrived=dict(inputs.arrived),
         underway=inputs.underway,
+        no_sleep=dict(inputs.no_sleep),
+        power=inputs.power,
     )
 
 
@@ -79,6 +81,8 @@ def restore(kept: KeptInputs, costs: Costs) -> PlanInputs:
         returned=kept.returned,
         arrived=kept.arrived,
         underway=kept.underway,
+        no_sleep=kept.no_sleep,
+        power=kept.power,
     )
 
 

@@ -10,7 +10,7 @@ from rebalancerd.cluster.migration import Completion, MigrationRecord, Progress
 from rebalancerd.cluster.night import Night, NightsTotal
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.power import PowerFault, PowerReading, PowerRecord
-from rebalancerd.cluster.sample import AgentSample, CpuFit, HostInventory, HostSample
+from rebalancerd.cluster.sample import AgentSample, CpuFit, Definition, HostInventory, HostSample
 from rebalancerd.cluster.vm import DomainState, VmFacts
 
 
@@ -96,6 +96,10 @@ class HypervisorRead(Protocol):
         """Facts of one domain, read now and not from a cache; None if it is not there."""
         ...
 
+    def definition(self, host: str, vm_uuid: str) -> Definition | None:
+        """What is defined of a domain that is shut off, and what the host keeps for it; None if it is not there."""
+        ...
+
 
 class HypervisorProbe(Protocol):
     """The few harmless calls that libvirt refuses to read-only clients."""
@@ -148,6 +152,10 @@ class HypervisorWrite(Protocol):
         """Whether this connection has the right to set autostart on that host."""
         ...
 
+    def move_definition(self, source: str, destination: str, vm_uuid: str) -> None:
+        """Have libvirt move the definition of a domain that is shut off; what is seen afterwards decides how it ended."""
+        ...
+
 
 class Agents(Protocol):
     """The hosts' own metrics agents, where a host names one."""
@@ -174,6 +182,21 @@ class Power(Protocol):
 
     def graceful_off(self, host: str) -> None:
         """Order its operating system to shut down; returns before it has."""
+        ...
+
+
+class PowerMeter(Protocol):
+    """One source of what hosts draw. ``name`` in words; ``asks``: a reading costs a call to a controller."""
+
+    name: str
+    asks: bool
+
+    def hosts(self) -> frozenset[str]:
+        """Hosts that it may tell of."""
+        ...
+
+    def watts(self, host: str) -> float | None:
+        """What the host draws now, unchecked; None while nothing is said. Raises PowerError."""
         ...
 
 
@@ -343,4 +366,5 @@ __all__ = [
     "Power",
     "PowerError",
     "PowerLedger",
+    "PowerMeter",
 ]

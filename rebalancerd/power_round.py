@@ -15,6 +15,7 @@ from rebalancerd.cluster.refusal import Code, Refusal, about_cluster, about_host
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.power_checks import PowerAsk, may_sleep
+from rebalancerd.plan.consolidate_reserve import without_asleep
 from rebalancerd.plan.power import PowerDecision, PowerInputs, decide
 from rebalancerd.ports import Clock
 
@@ -95,6 +96,7 @@ class PowerRound:
             records=self._records(),
             limits=self.limits,
             foreseen_cores=foreseen,
+            n_plus_one=None if view.inputs is None else without_asleep(view.inputs),
         )
         decision = decide(inputs)
         if decision.next_cores is not None and not peek:

@@ -6,6 +6,7 @@ many hosts cannot list: bridges and machine types.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from rebalancerd.cluster.names import printable
 from rebalancerd.cluster.plan import Move
@@ -48,6 +49,25 @@ class Cleared:
     facts: VmFacts
 
 
+class Way(Protocol):
+    """Who goes from where to where."""
+
+    @property
+    def vm_uuid(self) -> str:
+        """The domain's UUID."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """The host it is on."""
+        ...
+
+    @property
+    def destination(self) -> str:
+        """The host it is to be on."""
+        ...
+
+
 class Preflight:
     """Reads both hosts. ``check`` raises nothing that a host can cause; every answer is a Refusal or Cleared."""
 
@@ -78,9 +98,9 @@ class Preflight:
         here, there = self._read.inventory(move.source), self._read.inventory(move.destination)
         refusal = (
             _same_facts(move, planned, now)
-            or _identities(move, here, there)
-            or _clash(move, now, there)
-            or _belongings(move, now, there)
+            or identities(move, here, there)
+            or clash(move, now, there)
+            or belongings(move, now, there)
             or self._autostart(move, now)
             or self._memory(move, now, inbound)
             or self._cpu(move, now)
@@ -203,7 +223,8 @@ def _same_facts(move: Move, planned: VmFacts, now: VmFacts) -> Refusal | None:
     return None
 
 
-def _identities(move: Move, here: HostInventory, there: HostInventory) -> Refusal | None:
+def identities(move: Way, here: HostInventory, there: HostInventory) -> Refusal | None:
+    """Both hosts must say who they are, and not be the same."""
     for inventory in (here, there):
         if inventory.host_uuid is None:
             return about_host(Code.PREFLIGHT_UNKNOWN, inventory.host, "its host UUID is unknown")
@@ -213,7 +234,7 @@ def _identities(move: Move, here: HostInventory, there: HostInventory) -> Refusa
     return about_host(Code.DUPLICATE_HOST_UUID, move.destination, detail)
 
 
-def _clash(move: Move, now: VmFacts, there: HostInventory) -> Refusal | None:
+def clash(move: Way, now: VmFacts, there: HostInventory) -> Refusal | None:
     """No domain of that UUID or name may be known there, active or not."""
     for uuid, name, state in there.domains:
         if uuid == move.vm_uuid and state.is_active:
@@ -225,7 +246,7 @@ def _clash(move: Move, now: VmFacts, there: HostInventory) -> Refusal | None:
     return None
 
 
-def _belongings(move: Move, now: VmFacts, there: HostInventory) -> Refusal | None:
+def belongings(move: Way, now: VmFacts, there: HostInventory) -> Refusal | None:
     """Machine type, networks, bridges, pools, secrets and network filters, as far as the destination can list them."""
     uuid, host = move.vm_uuid, there.host
     if now.machine is not None and there.machine_types is not None and now.machine not in there.machine_types:

@@ -34,6 +34,7 @@ def agent(
     """Export this host's CPU, memory, swap, pressure and NIC rates over HTTP until stopped."""
     from rebalancerd.observe.agent import serve_agent
     from rebalancerd.observe.agent_dirty import DIRTY_PATH, DirtyMeter
+    from rebalancerd.observe.agent_power import RaplCollector
     from rebalancerd.observe.agent_surroundings import SurroundingsCollector
 
     log_to_stderr()
@@ -42,11 +43,12 @@ def agent(
         meter = DirtyMeter(dirty_every) if dirty else None
     except ValueError as error:
         raise CliError(str(error), "see --dirty-every", code=USAGE) from error
+    exported = [surroundings, RaplCollector()]
     try:
         if meter is None:
-            running = serve_agent(listen, [surroundings])
+            running = serve_agent(listen, exported)
         else:
-            running = serve_agent(listen, [surroundings, meter], {DIRTY_PATH: meter.page})
+            running = serve_agent(listen, [*exported, meter], {DIRTY_PATH: meter.page})
     except ValueError as error:
         raise CliError(str(error), f"such as {DEFAULT_LISTEN} or [::1]:9178", code=USAGE) from error
     except OSError as error:

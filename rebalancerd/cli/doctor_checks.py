@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.sample import HostInventory, HostSample
+from rebalancerd.cluster.storage import covered
 from rebalancerd.cluster.vm import VmFacts
 from rebalancerd.observe.settings import HostSettings
-from rebalancerd.plan.rules_fit import HOST_CPU_MODES, covered
+from rebalancerd.plan.rules_fit import HOST_CPU_MODES
 
 CLOCK_WARN_SECONDS, CLOCK_FAIL_SECONDS = 1.0, 30.0
 SHOWN = 3

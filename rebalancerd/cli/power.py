@@ -29,6 +29,7 @@ def status(socket: SocketOption = None, output: OutputOption = Output.TABLE) -> 
     if not answer["hosts"]:
         say("no host's power is configured")
         _night(answer)
+        _models(answer)
         return
     rows = []
     for row in answer["hosts"]:
@@ -51,6 +52,7 @@ def status(socket: SocketOption = None, output: OutputOption = Output.TABLE) -> 
     for host, why in answer["kept"]:
         say(f"stays on: {host}: {why}")
     _night(answer)
+    _models(answer)
 
 
 def _night(answer: dict[str, Any]) -> None:
@@ -59,6 +61,11 @@ def _night(answer: dict[str, Any]) -> None:
     from rebalancerd.serve.schemas import NightRow
 
     say(f"night: {one_line(NightRow.model_validate(answer['night']))}")
+
+
+def _models(answer: dict[str, Any]) -> None:
+    for host, model in answer["models"]:
+        say(f"power model: {host}: {model}")
 
 
 @app.command("sleep")

@@ -60,6 +60,7 @@ def _serve(daemon: "Daemon") -> "Servers":
         advice=daemon.shadow.state,
         power=daemon.power,
         nights=lambda: daemon.nights.told,
+        power_model=daemon.power_models.told,
         leader=daemon.shared_lease.tenure if daemon.shared_lease is not None else lambda: None,
         predict=cfg.predict_settings(),
         ledger_fault=daemon.ledger_fault,

@@ -41,7 +41,8 @@ class HostLoad:
     """Measured use of a host over the last sampling interval; None is unknown, never zero.
 
     ``cpu_cores``: cores kept busy, by guests and by the host itself. ``memory_used_bytes``: total minus available.
-    ``psi_cpu``, ``psi_memory``: share of the last 10 s in which some task waited, 0 to 1.
+    ``psi_cpu``, ``psi_memory``: share of the last 10 s in which some task waited, 0 to 1. ``package_watts``: drawn by its
+    processor packages; ``package_fault``: why that is not known although they could tell.
     """
 
     cpu_cores: float | None = None
@@ -50,6 +51,8 @@ class HostLoad:
     psi_cpu: float | None = None
     psi_memory: float | None = None
     network_bytes_per_second: float | None = None
+    package_watts: float | None = field(default=None, metadata=ADDED_LATER)
+    package_fault: str | None = field(default=None, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

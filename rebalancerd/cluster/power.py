@@ -1,8 +1,10 @@
 """Host power: what a management controller says, and how far a host is on its way to sleep or back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
+
+from rebalancerd.cluster.digest import ADDED_LATER
 
 
 class PowerState(StrEnum):
@@ -61,6 +63,21 @@ ARRIVAL_SECONDS = 300.0  # of a host that came up: its first samples are still t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionMove:
+    """The definition of a shut-off domain that is to stand on another host, durable before the call. ``at``: epoch seconds.
+
+    ``autostart``: the flag it had, which a migration loses and which is set again.
+    """
+
+    vm_uuid: str
+    vm_name: str
+    source: str
+    destination: str
+    autostart: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PowerRecord:
     """The state of one host's power sequence, as the ledger keeps it. Times are epoch seconds.
 
@@ -70,7 +87,8 @@ class PowerRecord:
     off. ``tested_at``: when it last woke by our order, the proof that it can. ``disabled``: why it may not be powered off.
     ``wake_wanted``: why it is to be woken as soon as it is down. ``test``: it sleeps only to be woken at once.
     ``host_uuid``, ``cpus``, ``memory_bytes``: what must come back. ``boots``: seconds from order to libvirt's answer, the
-    newest last. ``command_id``: the last operator's command that was obeyed or refused.
+    newest last. ``command_id``: the last operator's command that was obeyed or refused. ``definition``: the move of a
+    shut-off domain's definition off this host of which it is not yet seen how it ended.
     """
 
     host: str
@@ -93,6 +111,7 @@ class PowerRecord:
     memory_bytes: int | None = None
     boots: tuple[float, ...] = ()
     command_id: int = 0
+    definition: DefinitionMove | None = field(default=None, metadata=ADDED_LATER)
 
     def is_arriving(self, now: float) -> bool:
         """Whether it came up a moment ago by our doing, so that it is nothing to wonder at if it is not usable yet."""

@@ -62,6 +62,7 @@ class AgentSample:
     """What a host's psutil agent exports; None is not told. Shares are 0 to 1 over 10 s, rates bytes per second.
 
     ``curves``: at most one per VM, of VMs that the host may not have. ``curves_fault``: why they could not be had.
+    ``package_watts``: drawn by its processor packages (RAPL); ``package_fault``: why that is not known although it has RAPL.
     """
 
     host: str
@@ -74,6 +75,8 @@ class AgentSample:
     clock_epoch_seconds: float | None = None
     curves: tuple[AgentCurve, ...] = ()
     curves_fault: str | None = None
+    package_watts: float | None = None
+    package_fault: str | None = None
 
 
 class CpuFit(StrEnum):
@@ -99,3 +102,11 @@ class HostInventory:
     machine_types: frozenset[str] | None = None
     libvirt_version: int | None = None
     hypervisor_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """The definition of a domain that is shut off. ``kept``: in words what its host keeps for it that would stay behind."""
+
+    facts: VmFacts
+    kept: tuple[str, ...] = ()

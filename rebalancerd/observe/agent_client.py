@@ -24,6 +24,8 @@ CURVES_FIGURE = (f"{PREFIX}_dirty_curves", "")
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 120.0
 MOST_BYTES_PER_SECOND = 1e12
 MOST_CPUS = 65536
+MOST_WATTS = 20_000.0
+RAPL_HINT = "its agent may not read the energy counters: root only since CVE-2020-8694"
 Figures = dict[tuple[str, str], float]
 
 
@@ -34,6 +36,7 @@ class _Counters:
     at: float
     busy_seconds: float | None
     network_bytes: dict[str, float]
+    package_joules: float | None = None
 
 
 class HttpAgents:
@@ -129,6 +132,7 @@ class HttpAgents:
             network_bytes={
                 label: value for (n, label), value in figures.items() if n == f"{PREFIX}_network_bytes_total"
             },
+            package_joules=gauge("package_joules_total"),
         )
         before = self._last.get(host)
         self._last[host] = counters
@@ -145,6 +149,8 @@ class HttpAgents:
             psi_memory=gauge("pressure_share", "memory", 1.0),
             network_bytes_per_second=_rate(before, counters, _network, MOST_BYTES_PER_SECOND),
             clock_epoch_seconds=gauge("clock_seconds"),
+            package_watts=_rate(before, counters, _packages, MOST_WATTS),
+            package_fault=RAPL_HINT if gauge("package_energy_readable") == 0 else None,
         )
 
 
@@ -172,6 +178,13 @@ def _busy(before: _Counters, now: _Counters) -> float | None:
     if before.busy_seconds is None or now.busy_seconds is None:
         return None
     return now.busy_seconds - before.busy_seconds
+
+
+def _packages(before: _Counters, now: _Counters) -> float | None:
+    """Joules since then; none where the counter began anew."""
+    if before.package_joules is None or now.package_joules is None:
+        return None
+    return now.package_joules - before.package_joules
 
 
 def _network(before: _Counters, now: _Counters) -> float | None:

@@ -34,6 +34,8 @@ def agent_over(load: HostLoad, sample: HostSample, agent: AgentSample | None) ->
         psi_cpu=agent.psi_cpu,
         psi_memory=agent.psi_memory,
         network_bytes_per_second=agent.network_bytes_per_second,
+        package_watts=agent.package_watts,
+        package_fault=agent.package_fault,
     )
 
 

@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 from rebalancerd.cluster.host import HostFacts
 from rebalancerd.cluster.migration import Completion, Progress
-from rebalancerd.cluster.sample import DomainSample, HostInventory, HostSample
+from rebalancerd.cluster.sample import Definition, DomainSample, HostInventory, HostSample
 from rebalancerd.cluster.units import KIB
 from rebalancerd.cluster.vm import DomainState, VmFacts
+from rebalancerd.observe.definition_xml import read_definition
 from rebalancerd.observe.dirty_watch import DirtyWatch
 from rebalancerd.observe.domain_stats import (
     completion_of,
@@ -194,6 +195,10 @@ class LibvirtRead:
     def domain_facts(self, host: str, vm_uuid: str) -> VmFacts | None:
         """Facts of one domain, read now (a changed autostart raises no event); None if it is not there."""
         return self._ask(host, "domain facts", lambda c: _with_domain(c, vm_uuid, read_facts))
+
+    def definition(self, host: str, vm_uuid: str) -> Definition | None:
+        """What is defined of a domain that is shut off, and what the host keeps for it; None if it is not there."""
+        return self._ask(host, "definition", lambda c: _with_domain(c, vm_uuid, read_definition))
 
     def events_missed(self) -> dict[str, int]:
         """Domains per host that came or went without any event telling it, since the start."""

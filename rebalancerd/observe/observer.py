@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from rebalancerd.cluster.decision import OperatorState
-from rebalancerd.cluster.host import HostFacts
+from rebalancerd.cluster.host import Host, HostFacts
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.sample import AgentSample, HostSample
 from rebalancerd.cluster.series import Series
@@ -65,9 +65,12 @@ class Observer:
         probe: HypervisorProbe | None = None,
         agents: Agents | None = None,
         concurrent: bool = True,
+        power_model: Callable[[Host], Host] = lambda host: host,
     ) -> None:
+        """``power_model``: gives a host what is measured of its power in the place of what is declared."""
         self.settings = settings
         self._read, self._probe, self._agents = read, probe, agents
+        self._power_model = power_model
         self._history, self._clock = history, clock
         self._cluster_file = ClusterFile(history.directory / FILE)
         self._watches = {host.name: HostWatch(host) for host in hosts}
@@ -361,7 +364,8 @@ class Observer:
             hosts = []
             for name, watch in self._watches.items():
                 reason = watch.unusable(now, self.settings, duplicates.get(name))
-                hosts.append(host_of(watch, now, reason, drained=name in operator.drained))
+                host = host_of(watch, now, reason, drained=name in operator.drained)
+                hosts.append(self._power_model(host))
                 unknowns += watch.dropped
                 if reason is not None:
                     unknowns.append(Unknown(subject=name, field="host", reason=reason))

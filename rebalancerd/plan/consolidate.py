@@ -16,7 +16,8 @@ import numpy as np
 from rebalancerd.cluster.plan import Alternative, Plan, Step
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_cluster, about_host
 from rebalancerd.plan.balance import left_hot, relieve, unfit_to_plan
-from rebalancerd.plan.consolidate_fold import Emptied, Fold, Placement, Reserve
+from rebalancerd.plan.consolidate_fold import Emptied, Fold, Placement
+from rebalancerd.plan.consolidate_reserve import Reserve
 from rebalancerd.plan.explain import unusual_options
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.propose import Chosen, nothing, propose
@@ -26,15 +27,15 @@ from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.wording import energy, listed, percent, shown, span
 
 POLICY = CONSOLIDATE
-RESERVES: tuple[Reserve, ...] = ()
 ALTERNATIVES = 3
 OPENING = 8  # times as many empty hosts are opened while relief lacks room
 
 
-def consolidate(inputs: PlanInputs, reserves: Sequence[Reserve] = RESERVES) -> Plan:
+def consolidate(inputs: PlanInputs, reserves: Sequence[Reserve] = ()) -> Plan:
     """The plan that folds the cluster as far as it is safe and pays. Same inputs, same plan.
 
-    ``reserves``: asked after each emptied host, with the state and the hosts that stay on; a refusal keeps it on.
+    ``reserves``: asked after each emptied host, beside those of the inputs, with the state and the hosts that hold VMs; a
+    refusal keeps it on.
     """
     inputs = replace(inputs, policy=POLICY)
     state = PlacementState(replace(inputs, settings=replace(inputs.settings, weight_imbalance=0.0)))
@@ -173,8 +174,9 @@ def _why_emptied(state: PlacementState, emptied: Emptied) -> str:
     """What emptying that host is worth."""
     seconds = saving_seconds(state.inputs)
     later = f" ({emptied.later} more moves are left to the next plan)" if emptied.later else ""
+    turn = f" {emptied.turn}" if emptied.turn else ""
     return (
-        f"{shown(state.hosts[emptied.host].name)} is emptied{later}: asleep it saves "
+        f"{shown(state.hosts[emptied.host].name)} is emptied{turn}{later}: asleep it saves "
         f"{energy(emptied.watts * seconds)} in the {_window(state.inputs)}, "
         f"worth {core_seconds(emptied.watts, seconds, state.settings):.0f} core-s; its moves cost {emptied.cost:.0f} and "
         f"take {span(emptied.seconds)}, it pays back after {span(emptied.payback_seconds)}"

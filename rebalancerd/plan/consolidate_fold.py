@@ -1,11 +1,12 @@
 """Folding: hosts are emptied one after another, each wholly or not at all, while it pays.
 
-Which host first: one that is being emptied already, then the least efficient (idle watts per core), then the one with
-the least memory to copy. So a plan made half-way goes on with the same host. What does not fit directly is tried once
+Which host first: one that is being emptied already, then one that is known to come back from sleep, the least efficient
+(idle watts per core), the one with the least memory to copy (``consolidate_turn``). So a plan made half-way goes on with
+the same host. One that cannot be put to sleep stays on, and is filled before all others. What does not fit directly is tried once
 more by making room on a receiver (one VM of it moves on to another receiver).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,9 @@ from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, about_host
 from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.consolidate_fit import Receivers, lower_bound
+from rebalancerd.plan.consolidate_reserve import Reserve, can_never_sleep, reserves_of, stays_awake
 from rebalancerd.plan.consolidate_room import make_room
+from rebalancerd.plan.consolidate_turn import turns, why_before
 from rebalancerd.plan.constraints import COST, check_unit, first
 from rebalancerd.plan.demand import Floats
 from rebalancerd.plan.relief import unready
@@ -25,7 +28,7 @@ from rebalancerd.plan.what_if import moved
 from rebalancerd.plan.wording import cores, shown, size, span
 
 ROOMS = 32  # units of one plan for which room is sought: it seldom helps and costs more than all the rest
-Reserve = Callable[[PlacementState, Sequence[int]], Refusal | None]
+FIRST = -2.0  # rank of receivers that stay on whatever is planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Emptied:
     """A host that is emptied, and what that is worth. ``placements`` in the order in which they can be carried out.
 
     ``watts``: idle power saved; ``seconds``: predicted duration of its moves; ``cost``: of its moves, ``unmet``: added
-    on the receivers, ``benefit``: energy saved, all in core-seconds; ``later``: moves left to the next plan.
+    on the receivers, ``benefit``: energy saved, all in core-seconds; ``later``: moves left to the next plan. ``turn``:
+    before which host it goes, and why.
     """
 
     host: int
@@ -54,6 +58,7 @@ class Emptied:
     benefit: float
     payback_seconds: float
     later: int = 0
+    turn: str = ""
 
 
 class Fold:
@@ -62,6 +67,7 @@ class Fold:
     def __init__(self, search: Search, fixed: frozenset[int], room: int, reserves: Sequence[Reserve] = ()) -> None:
         self.search, self.state, self.fixed, self.room = search, search.state, fixed, room
         self.settings, self.reserves = search.state.settings, reserves
+        self.own_reserves = reserves_of(self.state)
         self.emptied: list[Emptied] = []
         self.stays: dict[int, Refusal] = {}
         self.moves = 0
@@ -71,8 +77,12 @@ class Fold:
         open_to = holding & search.objective.counted
         open_to[list(self.state.shunned)] = False
         classes = np.unique(self.watts, return_inverse=True)[1].astype(np.float64)
-        self.receivers = Receivers(search, open_to, 2 * classes + 1)
+        told = self.state.inputs.no_sleep
+        proven = np.array([bool(told) and h.name not in told for h in self.state.hosts])
+        self.receivers = Receivers(search, open_to, 2 * (classes + (classes.max(initial=0.0) + 1) * proven) + 1)
         self._prefer({int(self.state.place[v]) for v in fixed})
+        self.receivers.rank[sorted(stays_awake(self.state))] = FIRST
+        self.turn: dict[int, str] = {}
         self.holding = holding
         self.bound = max(self.settings.consolidate_hosts_min, lower_bound(self.state, self.receivers))
         self._unmet: Floats = search.objective.unmet.copy()
@@ -119,13 +129,7 @@ class Fold:
     def _in_turn(self) -> list[int]:
         """Hosts that may be emptied, first choice first; the reason for every other that holds VMs is noted."""
         state, found = self.state, []
-        leaving = {state.host_index[state.vms[v].host] for v in state.flying if int(state.place[v]) >= 0}
         received = {int(state.place[v]) for v in self.fixed}
-        bytes_there = np.bincount(
-            state.place[state.place >= 0],
-            weights=state.demand.hard_memory[state.place >= 0],
-            minlength=len(state.hosts),
-        )
         for host in (int(h) for h in np.flatnonzero(self.holding)):
             name, facts = self._name(host), state.hosts[host]
             if not self.search.objective.counted[host]:
@@ -135,9 +139,16 @@ class Fold:
                 self.stays[host] = about_host(Code.HOST_MODE, name, f"{shown(name)} is being drained")
             elif host in received:
                 self.stays[host] = self._needed(host)
+            elif (awake := state.inputs.no_sleep.get(name)) is not None and can_never_sleep(awake):
+                detail = f"{shown(name)} stays on, for it could not sleep: {awake.detail}"
+                self.stays[host] = about_host(awake.code, name, detail)
             else:
                 found.append(host)
-        return sorted(found, key=lambda h: (h not in leaving, -self.watts[h], float(bytes_there[h]), h))
+        ordered = turns(state, found, self.watts)
+        names = [shown(self._name(t.host)) for t in ordered]
+        pairs = zip(ordered, ordered[1:], names[1:], strict=False)
+        self.turn = {turn.host: why_before(turn, other, name) for turn, other, name in pairs}
+        return [turn.host for turn in ordered]
 
     def _needed(self, host: int) -> Refusal:
         name = self._name(host)
@@ -216,7 +227,7 @@ class Fold:
         if isinstance(worth, Refusal):
             return worth
         on = [int(h) for h in np.flatnonzero(self.holding) if h != host]
-        for reserve in self.reserves:
+        for reserve in (*self.own_reserves, *self.reserves):
             if (refusal := reserve(self.state, on)) is not None:
                 detail = f"{shown(self._name(host))} stays on: {refusal.detail}"
                 return about_host(refusal.code, self._name(host), detail)
@@ -304,7 +315,8 @@ class Fold:
         if payback > limit:
             detail = f"{shown(name)} stays on: emptying it pays back after {span(payback)}, limit {span(limit)}"
             return about_host(Code.PAYBACK_TOO_LONG, name, detail)
-        return Emptied(host, tuple(placements), watts, seconds, cost, unmet, benefit, payback)
+        turn = self.turn.get(host, "")
+        return Emptied(host, tuple(placements), watts, seconds, cost, unmet, benefit, payback, turn=turn)
 
     def _bounded(self, host: int, found: Emptied) -> Emptied | Refusal:
         """Within the moves of one plan: the first host may be begun where more are needed, further ones only if they fit."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rebalancerd.cluster.cost import Candidate, MigrationCost
+from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.cluster.quiet import QuietOutlook
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.scenarios import Hotspot, Scenarios
@@ -31,7 +32,8 @@ class PlanInputs:
     ``balance`` or ``consolidate``, None for that of the settings. ``window_seconds``: what is left of the window the
     policy holds for, None for the forecast's horizon. ``returned``: hosts that came back lately, seconds ago;
     ``arrived``: VMs that came to a host within the last hour. ``underway``: the moves of the plan under way that have
-    not been started, (VM UUID, destination) in their order.
+    not been started, (VM UUID, destination) in their order. ``no_sleep``: hosts that could not be put to sleep were they
+    empty, and why; empty where no host's power is controlled. ``power``: what must stay on, None where nothing is switched.
     """
 
     snapshot: Snapshot
@@ -50,6 +52,8 @@ class PlanInputs:
     window_seconds: float | None = None
     returned: Mapping[str, float] = field(default_factory=dict)
     arrived: Mapping[str, int] = field(default_factory=dict)
+    no_sleep: Mapping[str, Refusal] = field(default_factory=dict)
+    power: PowerLimits | None = None
 
     @property
     def unbounded_inflow(self) -> bool:

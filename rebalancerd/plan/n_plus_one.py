@@ -70,6 +70,7 @@ class SpareRoom:
         self._scale = 1.0 / np.maximum(total, 1.0)
         self.ways = [self._way_out(state, h, self.room, self.members[h]) for h in range(len(state.hosts))]
         self._last = NOTHING
+        self.closed: frozenset[int] = frozenset()
         self.worst = max((way.short for way in self.ways), default=0.0)
 
     def copy(self) -> "SpareRoom":
@@ -224,6 +225,18 @@ class SpareRoom:
             self.ways[h] = way
         self._last = NOTHING
 
+    def close(self, state: PlacementState, hosts: Iterable[int]) -> None:
+        """Hosts that go to sleep: nothing finds room there any more, and ways out that led there are sought anew."""
+        fresh = set(hosts) - self.closed
+        if not fresh:
+            return
+        self.closed |= fresh
+        self.room[:, sorted(fresh)] = -np.inf
+        self._last = NOTHING
+        for h in sorted(set(self._broken(self.room, fresh))):
+            way = self._mended(state, h, self.room, (), ())
+            self.ways[h] = way or self._way_out(state, h, self.room, self.members[h])
+
     def _trial(
         self, state: PlacementState, moves: dict[int, int], *, settled: bool = False
     ) -> tuple[Floats, dict[int, WayOut]]:
@@ -281,10 +294,11 @@ class SpareRoom:
         for h, way in ways.items():
             before = self.ways[h].short
             if way.short > before * (1 + SLACK) and (not before or way.short > self.worst * (1 + SLACK)):
-                return ask.refuse(Code.N_PLUS_ONE, self._told(state, h, way, before))
+                return ask.refuse(Code.N_PLUS_ONE, self.told(state, h, way, before))
         return None
 
-    def _told(self, state: PlacementState, host: int, way: WayOut, before: float) -> str:
+    def told(self, state: PlacementState, host: int, way: WayOut, before: float) -> str:
+        """What a host's death would leave without room, in words; ``before``: bytes that it would have left."""
         left = [v for block in way.left for v in block]
         need = self.need[:, left].sum(axis=1)
         cpu = f" and {cores(need[self._cpu])}" if self._with_cpu else ""

@@ -4,7 +4,8 @@ Pure. The bound of a step is a quantile over the joint demand paths of the clust
 together are seen to do so, and it is held against the capacity that is on with the largest hosts dead (N+1).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from math import ceil
 
@@ -25,7 +26,8 @@ GIB = float(1 << 30)
 class PowerInputs:
     """What a decision rests on. ``records``: every host on record, by name; others are awake.
 
-    ``foreseen_cores``: the bound that the last decision put on the demand of now, None without one.
+    ``foreseen_cores``: the bound that the last decision put on the demand of now, None without one. ``n_plus_one``: asked
+    with the hosts that would stay on, why one of them could then not die; None where that is not asked for.
     """
 
     snapshot: Snapshot
@@ -33,6 +35,7 @@ class PowerInputs:
     records: Mapping[str, PowerRecord]
     limits: PowerLimits
     foreseen_cores: float | None = None
+    n_plus_one: Callable[[AbstractSet[str]], Refusal | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +226,10 @@ def _who_may_sleep(
         if need is not None:
             code = Code.HOSTS_ON_MIN if supply.hosts < limits.hosts_on_min else Code.NEEDED_FOR_DEMAND
             kept.append(about_host(code, name, f"without {name}: {need}"))
+            continue
+        staying = left.keys() - {name}
+        if inputs.n_plus_one is not None and (broken := inputs.n_plus_one(staying)) is not None:
+            kept.append(about_host(broken.code, name, f"without {name}: {broken.detail}"))
             continue
         sleep.append((name, f"empty, and {supply.hosts} hosts carry the demand of the whole forecast"))
         del left[name]

@@ -5,11 +5,10 @@ destination's inventory right before the call and refuses what it cannot confirm
 about file or block storage is refused: no later check would be as good as the declared or probed fact.
 """
 
-from posixpath import isabs, normpath
-
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.cluster.sample import CpuFit
-from rebalancerd.cluster.vm import Disk, DiskKind, Nic
+from rebalancerd.cluster.storage import covered
+from rebalancerd.cluster.vm import Nic
 from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.wording import listed, shown
 
@@ -77,23 +76,6 @@ def networks(ask: Ask) -> Refusal | None:
     """Networks as libvirt lists them, else as declared; bridges as declared (undeclared: preflight)."""
     absent = sorted({f"{nic.kind} {shown(nic.source or '')}" for nic in ask.guest.facts.nics if _missing_nic(ask, nic)})
     return ask.refuse(Code.NETWORK_MISSING, f"{shown(ask.target.name)} lacks {listed(absent)}") if absent else None
-
-
-def covered(disk: Disk, shared: frozenset[str]) -> bool:
-    """Whether storage that both hosts declare covers a disk.
-
-    Network disks are reached over the network by any host; an empty drive needs nothing. A path is covered by a
-    declared path at a component boundary, after ``..`` is resolved; a volume by ``pool:NAME``.
-    """
-    if disk.kind is DiskKind.NETWORK or (disk.source is None and disk.pool is None):
-        return True
-    if disk.kind is DiskKind.VOLUME or disk.source is None:
-        return disk.pool is not None and f"pool:{disk.pool}" in shared
-    if disk.kind not in (DiskKind.FILE, DiskKind.BLOCK) or not isabs(disk.source):
-        return False
-    path = normpath(disk.source)
-    prefixes = (normpath(d) for d in shared if isabs(d))
-    return any(path == p or path.startswith(p.rstrip("/") + "/") for p in prefixes)
 
 
 def storage(ask: Ask) -> Refusal | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rebalancerd.cluster.digest import digest
+from rebalancerd.cluster.digest import ADDED_LATER, digest
+from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.cluster.quiet import NoQuietHour, QuietHour, QuietSpell
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.scenarios import Hotspot
@@ -60,6 +61,8 @@ class KeptInputs:
     returned: dict[str, float] = field(default_factory=dict)
     arrived: dict[str, int] = field(default_factory=dict)
     underway: tuple[tuple[str, str], ...] = ()
+    no_sleep: dict[str, Refusal] = field(default_factory=dict, metadata=ADDED_LATER)
+    power: PowerLimits | None = field(default=None, metadata=ADDED_LATER)
 
 
 INPUTS: Codec[KeptInputs] = Codec(KeptInputs)

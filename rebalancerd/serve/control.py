@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from rebalancerd import __version__
 from rebalancerd.cluster.advice import Advice, AdviceScore
 from rebalancerd.cluster.decision import OperatorState
+from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.migration import MigrationRecord, Progress
 from rebalancerd.cluster.night import Night, NightsTotal
 from rebalancerd.cluster.plan import Plan
@@ -117,6 +118,7 @@ class Surroundings:
     ``model``: who predicts what migrations cost; ``demand``: who forecasts what VMs will ask for; ``advice``: how advice
     turned out; ``predict``: with which settings it is predicted; ``power``: host power, None where none is configured;
     ``nights``: what windows of consolidation saved.
+    ``power_model``: which model of a host's power is used, in words.
     ``ledger_fault``: why the ledger's file was refused, so that it only observes. ``events_missed``: changes per host
     that polling found and no event told. ``leader``: who leads the controllers of a shared ledger.
     """
@@ -133,6 +135,7 @@ class Surroundings:
     predict: PredictSettings = PredictSettings()
     power: PowerRound | None = None
     nights: Callable[[], NightsTold | None] = lambda: None
+    power_model: Callable[[Host], str] | None = None
     ledger_fault: str | None = None
     events_missed: Callable[[], Mapping[str, int]] = dict
     leader: Callable[[], Tenure | None] = lambda: None

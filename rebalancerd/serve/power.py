@@ -22,9 +22,19 @@ def power_answer(control: Control) -> PowerAnswer:
     made, told_nights = control.about.power, control.about.nights()
     night = (told_nights.now or told_nights.last) if told_nights is not None else None
     row = night_row(night) if night is not None else None
+    view, told_of = control.loop.view, control.about.power_model
+    models = () if view is None or told_of is None else tuple((h.name, told_of(h)) for h in view.snapshot.hosts)
     if made is None:
-        mode = control.mode.value
-        return PowerAnswer(mode=mode, hosts=(), woken=(), sent_to_sleep=(), could_sleep=(), kept=(), night=row)
+        return PowerAnswer(
+            mode=control.mode.value,
+            hosts=(),
+            woken=(),
+            sent_to_sleep=(),
+            could_sleep=(),
+            kept=(),
+            night=row,
+            models=models,
+        )
     told, keeper = made.told, made.keeper
     controlled = keeper.controlled()
     return PowerAnswer(
@@ -35,6 +45,7 @@ def power_answer(control: Control) -> PowerAnswer:
         could_sleep=told.could_sleep,
         kept=tuple((r.subject, str(r)) for r in told.refusals),
         night=row,
+        models=models,
     )
 
 

@@ -426,6 +426,7 @@ class PowerAnswer(Answer):
     """Host power, and what the last round ordered, could have ordered, and why others stay on: (host, why).
 
     ``night``: the window of consolidation that is under way, or the last one.
+    ``models``: for every host which model of its power is used, and what became of its readings.
     """
 
     mode: str
@@ -435,6 +436,7 @@ class PowerAnswer(Answer):
     could_sleep: tuple[tuple[str, str], ...]
     kept: tuple[tuple[str, str], ...]
     night: NightRow | None = None
+    models: tuple[tuple[str, str], ...] = ()
 
 
 class PowerVerdict(Answer):

@@ -1,12 +1,12 @@
 """The ports over a simulated cluster: what the rest of the product sees of it is what libvirt would tell it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rebalancerd.cluster.dirty import DirtyReading
 from rebalancerd.cluster.migration import Completion, MigrationRecord, Progress
-from rebalancerd.cluster.sample import AgentSample, CpuFit, DomainSample, HostInventory, HostSample
+from rebalancerd.cluster.sample import AgentSample, CpuFit, Definition, DomainSample, HostInventory, HostSample
 from rebalancerd.cluster.units import NS_PER_SECOND
 from rebalancerd.cluster.vm import DomainState, VmFacts
 from rebalancerd.ports import HostError, HostRefusedError, HostUnreachableError
@@ -120,6 +120,13 @@ class SimRead:
         """Facts as they are now."""
         self._wires.enter(host)
         return self._cluster.facts(host, vm_uuid)
+
+    def definition(self, host: str, vm_uuid: str) -> Definition | None:
+        """What is defined of it, and what it leaves there."""
+        facts = self.domain_facts(host, vm_uuid)
+        if facts is None:
+            return None
+        return Definition(facts=facts, kept=("a managed-save image",) if facts.has_managed_save else ())
 
     def _true_sample(self, host: str) -> HostSample:
         cluster, guests = self._cluster, self._cluster.guests
@@ -256,6 +263,8 @@ class SimWrite:
         self._wires, self._cluster = wires, wires.cluster
         self.calls: list[WriteCall] = []
         self.before_migrate: Callable[[MigrationRecord], None] = lambda _record: None
+        self.before_definition: Callable[[str, str, str], None] = lambda _source, _destination, _vm: None
+        self.amid_definition: Callable[[str], None] = lambda _vm: None  # a fault between the two hosts
         self.after_call: Callable[[], None] = lambda: None  # where a simulated death of the daemon may strike
 
     def migrate(self, record: MigrationRecord) -> SimHandle:
@@ -315,7 +324,8 @@ class SimWrite:
             raise HostRefusedError(host, f"no domain with matching uuid '{vm_uuid}'", NO_DOMAIN)
         if not domain.persistent:
             raise HostRefusedError(host, "cannot set autostart for transient domain", NOT_RUNNING)
-        domain.autostart, domain.facts = autostart, None
+        domain.autostart = autostart
+        domain.facts = None if vm_uuid in self._cluster.vms else _with_flag(domain.facts, autostart)
         self._cluster.changed()
         self._note("set_autostart", host, vm_uuid, str(autostart))
         self.after_call()
@@ -324,6 +334,25 @@ class SimWrite:
         """Whether the right is there."""
         self._wires.enter(host)
         return self._cluster.hosts[host].may_set_autostart
+
+    def move_definition(self, source: str, destination: str, vm_uuid: str) -> None:
+        """The definition stands on the destination, then no more on the source; where a fault strikes, in between."""
+        self._wires.enter(source)
+        self.before_definition(source, destination, vm_uuid)
+        here, there = self._cluster.hosts[source], self._cluster.hosts[destination]
+        domain = here.domains.get(vm_uuid)
+        if domain is None or domain.state.is_active:
+            raise HostRefusedError(source, "domain is not shut off", NOT_RUNNING)
+        self._note("move_definition", source, vm_uuid, destination)
+        if not there.alive:
+            raise HostRefusedError(source, f"unable to connect to {destination}", NOT_RUNNING)
+        facts = None if domain.facts is None else replace(domain.facts, autostart=False)
+        there.domains[vm_uuid] = replace(domain, autostart=False, facts=facts)  # libvirt carries no autostart
+        self._cluster.changed()
+        self.amid_definition(vm_uuid)
+        del here.domains[vm_uuid]
+        self._cluster.changed()
+        self.after_call()
 
     def _job(self, host: str, vm_uuid: str) -> Transfer:
         self._wires.enter(host)
@@ -347,6 +376,10 @@ class SimWrite:
                 postcopy=move is not None and move.phase is Phase.POSTCOPY,
             )
         )
+
+
+def _with_flag(facts: VmFacts | None, autostart: bool) -> VmFacts | None:
+    return None if facts is None else replace(facts, autostart=autostart)
 
 
 class SimAgents:

@@ -13,7 +13,7 @@ from rebalancerd.sim.power import OFF_WITH_VMS
 from rebalancerd.sim.scenario import WorldSpec
 from rebalancerd.sim.transfer import Phase
 
-ALLOWED_CALLS = frozenset({"migrate", "abort", "set_max_downtime", "set_bandwidth", "set_autostart"})
+ALLOWED_CALLS = frozenset({"migrate", "abort", "set_max_downtime", "set_bandwidth", "set_autostart", "move_definition"})
 DUPLICATED, LOST = "duplicated by fault", "lost by fault"
 ENDED_BY_OTHERS = frozenset(
     {"killed by fault", "stopped by its owner", "paused by its owner", "died with its host", LOST}
@@ -39,6 +39,7 @@ class Invariants:
         self.checks = 0
         self.violation: InvariantError | None = None
         write.before_migrate = self.before_migrate
+        write.before_definition = self.before_definition
 
     def before_migrate(self, record: MigrationRecord) -> None:
         """What must hold at the instant of a migrate call."""
@@ -46,6 +47,16 @@ class Invariants:
         self._is_the_only_one(record)
         self._caps(record)
         self._hard_rules(record)
+
+    def before_definition(self, source: str, destination: str, vm_uuid: str) -> None:
+        """What must hold at the instant at which a definition is moved."""
+        known = self._ledger.power.get(source)
+        intent = None if known is None else known.definition
+        durable = intent is not None and (intent.vm_uuid, intent.destination) == (vm_uuid, destination)
+        self._assert(durable, "P3", f"a definition is moved off {source} without a record of it")
+        self._assert(self.spec.mode.may_act, "P9", f"a definition is moved in mode {self.spec.mode}")
+        wanted = self.spec.power is not None and self.spec.power.move_shut_off_definitions
+        self._assert(wanted, "P1", f"a definition is moved off {source} and nobody asked for it")
 
     def before_off(self, host: str) -> None:
         """What must hold at the instant of an order to shut a host down."""

@@ -9,6 +9,8 @@ from rebalancerd.act.executor import Executor
 from rebalancerd.act.power.keeper import PowerKeeper
 from rebalancerd.cluster.decision import CommandKind, CycleRecord, Outcome
 from rebalancerd.cluster.policy import Mode
+from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.definition_homes import DefinitionHomes
 from rebalancerd.loop import Loop, LoopSettings
 from rebalancerd.night_book import NightBook
 from rebalancerd.observe.history import History
@@ -156,7 +158,9 @@ class World:
             costs=self._costs,
             ledger=self.ledger,
             clock=self._loop_clock,
-            settings=LoopSettings(mode=spec.mode, plan=spec.plan, guard=spec.guard),
+            settings=LoopSettings(
+                mode=spec.mode, plan=spec.plan, guard=spec.guard, power=spec.limits if spec.power is not None else None
+            ),
             executor=self.executor,
             lease=self.lease,
             pause_file=lambda: self.pause_reason,
@@ -198,6 +202,8 @@ class World:
             held_back=self._held_back,
             answers=self._answers,
             boot_seconds=self.spec.limits.boot_seconds,
+            write=self.write if self.spec.mode.may_act else None,
+            homes=DefinitionHomes(self._seen, lambda: self.keeper.blocked() if self.keeper is not None else {}),
         )
 
     def _held_back(self) -> str | None:
@@ -205,9 +211,13 @@ class World:
         return f"paused by {paused.by}" if paused is not None else self.pause_reason
 
     def _answers(self, host: str) -> bool:
-        view = self.loop.view if self.loop is not None else None
-        seen = view.snapshot.host_by_name.get(host) if view is not None else None
+        snapshot = self._seen()
+        seen = None if snapshot is None else snapshot.host_by_name.get(host)
         return seen is not None and seen.usable
+
+    def _seen(self) -> Snapshot | None:
+        view = self.loop.view if self.loop is not None else None
+        return view.snapshot if view is not None else None
 
     @property
     def demand_basis(self) -> str | None:

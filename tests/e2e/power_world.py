@@ -21,6 +21,7 @@ USER, PASSWORD = "operator", "correct-horse"
 SYSTEM_UUID = "27946b59-9e44-4fa7-8e91-f3527a1ef094"
 SYSTEM = f"/redfish/v1/Systems/{SYSTEM_UUID}"
 ONE_SYSTEM = {"uuid": SYSTEM_UUID, "name": "one"}
+CHASSIS = "/redfish/v1/Chassis/one"
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
@@ -142,20 +143,27 @@ def bound(port: int) -> bool:
 @contextmanager
 def liar(url: str, *, state: str | None) -> Iterator[str]:
     """A Redfish controller that carries every order out and always says the same of the power (None: nothing)."""
+    with in_front(url, {SYSTEM: {"PowerState": state}}) as there:
+        yield there
+
+
+@contextmanager
+def in_front(url: str, told: dict[str, dict[str, object]]) -> Iterator[str]:
+    """A Redfish controller before another one: its resources are overlaid by path, and there are more."""
     there = url.removeprefix("http://")
 
-    class Lying(BaseHTTPRequestHandler):
+    class Overlaid(BaseHTTPRequestHandler):
         def _forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0)) or None
             inner = http.client.HTTPConnection(there, timeout=20)
             inner.request(self.command, self.path, body, dict(self.headers))
             answer = inner.getresponse()
-            raw = answer.read()
-            if self.path.rstrip("/") == SYSTEM and answer.status == 200:
-                said = json.loads(raw)
-                said["PowerState"] = state
-                raw = json.dumps(said).encode()
-            self.send_response(answer.status)
+            raw, status = answer.read(), answer.status
+            over = told.get(self.path.rstrip("/"))
+            if over is not None and status in (200, 404, 500):
+                raw = json.dumps({**(json.loads(raw) if status == 200 else {}), **over}).encode()
+                status = 200
+            self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(raw)))
             self.end_headers()
@@ -167,7 +175,7 @@ def liar(url: str, *, state: str | None) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Says nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Lying) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Overlaid) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"

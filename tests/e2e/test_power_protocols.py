@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from rebalancerd.act.power.adapters import ConfiguredPower
+from rebalancerd.act.power.bmc import ask_watts
 from rebalancerd.act.power.settings import HostPower
 from rebalancerd.act.power.wake_on_lan import magic_packet
 from rebalancerd.cluster.power import PowerFault, PowerState
 from rebalancerd.ports import PowerError
 from tests.e2e.power_world import (
+    CHASSIS,
     PASSWORD,
     SYSTEM,
     controlled,
     free_port,
+    in_front,
     ipmi_simulator,
     liar,
     redfish_emulator,
@@ -89,7 +92,66 @@ def test_a_redfish_controller_that_never_answers_costs_its_deadline_and_no_more(
     assert time.monotonic() - begun < 10
 
 
+def metrics_of(place: str) -> dict[str, object]:
+    return {"EnvironmentMetrics": {"@odata.id": f"{place}/EnvironmentMetrics"}}
+
+
+@pytest.mark.parametrize("where", ["system", "chassis metrics", "chassis power"])
+def test_redfish_tells_what_the_host_draws(tmp_path: Path, where: str) -> None:
+    """The emulator itself has no such resource: it gets them as the standard has them (DSP2046)."""
+    reading: dict[str, dict[str, object]] = {
+        "system": {
+            SYSTEM: metrics_of(SYSTEM),
+            f"{SYSTEM}/EnvironmentMetrics": {"PowerWatts": {"Reading": 187.5}},
+        },
+        "chassis metrics": {
+            CHASSIS: metrics_of(CHASSIS),
+            f"{CHASSIS}/EnvironmentMetrics": {"PowerWatts": {"Reading": 187.5}},
+        },
+        "chassis power": {
+            CHASSIS: {"Power": {"@odata.id": f"{CHASSIS}/Power"}},
+            f"{CHASSIS}/Power": {"PowerControl": [{"PowerConsumedWatts": 187.5}, {"PowerConsumedWatts": 60}]},
+        },
+    }[where]
+    alone = {
+        "Id": "one",
+        "Name": "one",
+        "ChassisType": "RackMount",
+        "Links": {"ComputerSystems": [{"@odata.id": SYSTEM}]},
+    }
+    here = {"Links": {"Chassis": [{"@odata.id": CHASSIS}], "ManagedBy": []}}
+    reading[CHASSIS] = {**alone, **reading.get(CHASSIS, {})}
+    reading[SYSTEM] = {**here, **reading.get(SYSTEM, {})}
+    with redfish_emulator(tmp_path) as url, in_front(url, reading) as told:
+        assert ask_watts("h", controlled(tmp_path, "redfish", told), 20.0) == 187.5
+        # a chassis with two systems does not tell them apart
+        reading[CHASSIS] = {
+            **reading[CHASSIS],
+            "Links": {"ComputerSystems": [{"@odata.id": SYSTEM}, {"@odata.id": SYSTEM}]},
+        }
+        if where != "system":
+            with pytest.raises(PowerError, match="no reading of what the host draws"):
+                ask_watts("h", controlled(tmp_path, "redfish", told), 20.0)
+
+
+def test_a_redfish_controller_without_such_readings_says_so(tmp_path: Path) -> None:
+    with redfish_emulator(tmp_path) as url:
+        with pytest.raises(PowerError, match="no reading of what the host draws") as told:
+            ask_watts("h", controlled(tmp_path, "redfish", url), 20.0)
+        assert told.value.fault is PowerFault.REFUSED
+        with pytest.raises(PowerError) as wrong:
+            ask_watts("h", controlled(tmp_path, "redfish", url, password="incorrect-horse"), 20.0)
+        assert wrong.value.fault is PowerFault.CREDENTIALS
+
+
 # IPMI
+
+
+@needs_ipmi_sim
+def test_ipmi_without_dcmi_says_so(tmp_path: Path) -> None:
+    with ipmi_simulator(tmp_path) as (address, _), pytest.raises(PowerError) as told:
+        ask_watts("h", controlled(tmp_path, "ipmi", address), 20.0)
+    assert told.value.fault is PowerFault.REFUSED
 
 
 @needs_ipmi_sim
@@ -140,6 +202,7 @@ while True:
 SENDER = """
 import sys
 from rebalancerd.act.power.adapters import ConfiguredPower
+from rebalancerd.act.power.bmc import ask_watts
 from rebalancerd.act.power.settings import HostPower
 power = HostPower(kind="wake_on_lan", mac=sys.argv[1], broadcast=sys.argv[2], off_command=("/bin/true",))
 ConfiguredPower({"h": power}, call_deadline_seconds=5).on("h")

@@ -1,6 +1,8 @@
 """The daemon and host power: built only where it is configured, and able to act only where the mode may."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,20 @@ def test_in_auto_its_tick_runs_and_each_cycle_decides(make_daemon: Callable[...,
     assert daemon._no_power_off() is None
     daemon.stop()
     assert daemon._no_power_off() == "the daemon is stopping"
+
+
+def test_what_was_measured_is_what_the_daemon_plans_with(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:  # noqa: F811
+    daemon = make_daemon("auto", POWER)
+    rows = [[1.7e9, 60.0 + i, i / 100] for i in range(60)]
+    kept = {"format": 1, "rows": [{"host": "h3", "meter": "its controller", "readings": rows}]}
+    (Path(daemon.config.state_dir) / "power_readings.json").write_text(json.dumps(kept))
+    daemon.close()
+    again = make_daemon("auto", POWER)
+    assert "meter" in jobs(again)
+    again.observer.sample()
+    again.decide()
+    assert again.loop.view is not None
+    seen = again.loop.view.snapshot.host("h3")
+    assert (seen.idle_watts, seen.max_watts) == (60.0, 160.0)
+    assert again.power_models.told(seen).startswith("measured by its controller (60 readings)")
+    again.power_models.tick()

@@ -17,6 +17,23 @@ CHILD = "rebalancerd.act.power.bmc_child"
 
 def ask_bmc(host: str, power: HostPower, order: str, seconds: float) -> PowerReading:
     """Ask the controller, and give it the order. Raises PowerError; after an order that tells nothing of its effect."""
+    answer = _answer(host, power, order, seconds)
+    try:
+        return PowerReading(PowerState(answer["state"]), str(answer["detail"]))
+    except (KeyError, ValueError):
+        raise PowerError(host, PowerFault.INCONSISTENT, f"{_where(power)}: no answer about its power") from None
+
+
+def ask_watts(host: str, power: HostPower, seconds: float) -> float:
+    """What the host draws by its controller, in watts, whatever that says. Raises PowerError."""
+    answer = _answer(host, power, "watts", seconds)
+    watts = answer.get("watts")
+    if isinstance(watts, bool) or not isinstance(watts, int | float):
+        raise PowerError(host, PowerFault.INCONSISTENT, f"{_where(power)}: {watts!r} are no watts")
+    return float(watts)
+
+
+def _answer(host: str, power: HostPower, order: str, seconds: float) -> dict[str, Any]:
     try:
         secret = credentials(power)
     except SecretError as error:
@@ -40,16 +57,21 @@ def ask_bmc(host: str, power: HostPower, order: str, seconds: float) -> PowerRea
         raise PowerError(host, PowerFault.TIMEOUT, f"{power.kind} at {power.address}: {error}") from None
     except OSError as error:
         raise PowerError(host, PowerFault.SETUP, f"cannot start Python: {error}") from None
-    return _reading(host, power, ended.code, ended.output, secret.password)
+    return _told(host, power, ended.code, ended.output, secret.password)
 
 
-def _reading(host: str, power: HostPower, code: int, output: str, password: str) -> PowerReading:
-    where = f"{power.kind} at {power.address}"
+def _told(host: str, power: HostPower, code: int, output: str, password: str) -> dict[str, Any]:
     try:
-        answer = json.loads(output)
-        detail = str(answer["detail"]).replace(password, "***")
-        if "fault" in answer:
-            raise PowerError(host, PowerFault(answer["fault"]), f"{where}: {detail}")
-        return PowerReading(PowerState(answer["state"]), detail)
+        answer: dict[str, Any] = json.loads(output)
+        answer["detail"] = str(answer["detail"]).replace(password, "***")
+        fault = PowerFault(answer["fault"]) if "fault" in answer else None
     except (ValueError, KeyError, TypeError):
-        raise PowerError(host, PowerFault.INCONSISTENT, f"{where}: the call ended with {code} and no answer") from None
+        detail = f"{_where(power)}: the call ended with {code} and no answer"
+        raise PowerError(host, PowerFault.INCONSISTENT, detail) from None
+    if fault is not None:
+        raise PowerError(host, fault, f"{_where(power)}: {answer['detail']}")
+    return answer
+
+
+def _where(power: HostPower) -> str:
+    return f"{power.kind} at {power.address}"

@@ -12,7 +12,8 @@ from typing import Any
 
 from rebalancerd.cluster.power import PowerFault, PowerState
 
-ORDERS = ("state", "on", "graceful_off")
+ORDERS = ("state", "on", "graceful_off", "watts")
+NO_WATTS = "it gives no reading of what the host draws"
 IPMI_SOFT_OFF, IPMI_ON = 5, 1
 MOST_DETAIL = 300
 
@@ -32,7 +33,8 @@ def main() -> int:
     try:
         work = {"redfish": redfish, "ipmi": ipmi}[asked["kind"]]
         state, detail = work(asked)
-        answer = {"state": state.value, "detail": detail[:MOST_DETAIL]}
+        said = {"watts": state} if isinstance(state, float) else {"state": state.value}
+        answer = {**said, "detail": detail[:MOST_DETAIL]}
     except Unanswered as error:
         answer = {"fault": error.fault.value, "detail": str(error)[:MOST_DETAIL]}
     except ImportError as error:
@@ -42,8 +44,8 @@ def main() -> int:
     return 0
 
 
-def redfish(asked: dict[str, Any]) -> tuple[PowerState, str]:
-    """Ask or order by Redfish. Raises Unanswered."""
+def redfish(asked: dict[str, Any]) -> tuple[PowerState | float, str]:
+    """Ask or order by Redfish; to ``watts`` the answer is a number. Raises Unanswered."""
     import sushy
     from sushy import exceptions
 
@@ -68,7 +70,7 @@ def _connection_fault(text: str) -> PowerFault:
     return PowerFault.TIMEOUT if "timed out" in low else PowerFault.UNREACHABLE
 
 
-def _redfish(asked: dict[str, Any], sushy: Any) -> tuple[PowerState, str]:
+def _redfish(asked: dict[str, Any], sushy: Any) -> tuple[PowerState | float, str]:
     verify = (asked["ca_file"] or True) if asked["tls_verify"] else False
     connector = sushy.connector.Connector(
         asked["address"],
@@ -80,6 +82,8 @@ def _redfish(asked: dict[str, Any], sushy: Any) -> tuple[PowerState, str]:
     auth = sushy.auth.BasicAuth(username=asked["username"], password=asked["password"])
     root = sushy.Sushy(asked["address"], auth=auth, connector=connector)
     system = root.get_system(asked["system"]) if asked["system"] else _only_system(root)
+    if asked["order"] == "watts":
+        return _redfish_watts(system, root._conn)  # noqa: SLF001 - sushy reads no such resource by itself
     said = system.power_state
     state = {sushy.PowerState.ON: PowerState.ON, sushy.PowerState.OFF: PowerState.OFF}.get(said)
     if state is None and said not in (sushy.PowerState.POWERING_ON, sushy.PowerState.POWERING_OFF):
@@ -92,6 +96,26 @@ def _redfish(asked: dict[str, Any], sushy: Any) -> tuple[PowerState, str]:
     return state or PowerState.UNKNOWN, detail
 
 
+def _redfish_watts(system: Any, connector: Any) -> tuple[float, str]:
+    """What the system draws: by its own EnvironmentMetrics, else by those or the Power of the chassis it has to itself."""
+
+    def linked(tree: Any, name: str) -> Any:
+        link = (tree.get(name) or {}).get("@odata.id")
+        return connector.get(link).json() if link else {}
+
+    places = [("system", system.json)]
+    if "EnvironmentMetrics" not in system.json:
+        places += [("chassis", chassis.json) for chassis in system.chassis if len(chassis.systems) == 1]
+    for place, tree in places:
+        watts = (linked(tree, "EnvironmentMetrics").get("PowerWatts") or {}).get("Reading")
+        if watts is None and place == "chassis":
+            controls = linked(tree, "Power").get("PowerControl") or [{}]
+            watts = controls[0].get("PowerConsumedWatts")
+        if watts is not None:
+            return float(watts), f"Redfish power of the {place}"
+    raise Unanswered(PowerFault.REFUSED, NO_WATTS)
+
+
 def _only_system(root: Any) -> Any:
     members = root.get_system_collection().get_members()
     if len(members) != 1:
@@ -99,14 +123,16 @@ def _only_system(root: Any) -> Any:
     return members[0]
 
 
-def ipmi(asked: dict[str, Any]) -> tuple[PowerState, str]:
-    """Ask or order by IPMI 2.0 over LAN. Raises Unanswered."""
+def ipmi(asked: dict[str, Any]) -> tuple[PowerState | float, str]:
+    """Ask or order by IPMI 2.0 over LAN; to ``watts`` the answer is a number. Raises Unanswered."""
     from pyghmi.exceptions import PyghmiException
     from pyghmi.ipmi.command import Command
 
     host, port = asked["address"]
     try:
         session = Command(bmc=host, userid=asked["username"], password=asked["password"], port=port, keepalive=False)
+        if asked["order"] == "watts":
+            return _dcmi_watts(session)
         said = _ipmi(session, 1)  # Get Chassis Status
         if not said:
             raise Unanswered(PowerFault.INCONSISTENT, "its chassis status is empty")
@@ -121,8 +147,18 @@ def ipmi(asked: dict[str, Any]) -> tuple[PowerState, str]:
     return state, f"IPMI chassis power is {state}"
 
 
-def _ipmi(session: Any, command: int, *data: int) -> Any:
-    answer = session.raw_command(netfn=0, command=command, data=list(data))
+def _dcmi_watts(session: Any) -> tuple[float, str]:
+    """Get Power Reading (DCMI 1.5, 6.6.1): mode system power statistics; bytes 2 and 3 are the present watts."""
+    said = _ipmi(session, 2, 0xDC, 1, 0, 0, netfn=0x2C)
+    if not said or len(said) < 18 or said[0] != 0xDC:
+        raise Unanswered(PowerFault.INCONSISTENT, "its power reading is cut short")
+    if not said[17] & 0x40:  # reading state: no measurement is active
+        raise Unanswered(PowerFault.REFUSED, NO_WATTS)
+    return float(said[1] | said[2] << 8), "IPMI DCMI power reading"
+
+
+def _ipmi(session: Any, command: int, *data: int, netfn: int = 0) -> Any:
+    answer = session.raw_command(netfn=netfn, command=command, data=list(data))
     if answer.get("error"):
         fault = PowerFault.TIMEOUT if "timeout" in str(answer["error"]) else PowerFault.REFUSED
         raise Unanswered(fault, f"IPMI: it refused: {answer['error']}")

@@ -5,18 +5,20 @@ from which a management controller is told anything. Hosts that are being woken 
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
 from rebalancerd.act.power import sleeping, waking
 from rebalancerd.act.power.book import PowerBook
+from rebalancerd.act.power.candidates import Listening, no_sleep
+from rebalancerd.act.power.definitions import Definitions, Homes, nowhere
 from rebalancerd.act.power.hands import Hands
 from rebalancerd.act.power.settings import PowerSettings
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.power import PowerPhase, PowerRecord
 from rebalancerd.cluster.refusal import Code, Refusal, about_host
-from rebalancerd.ports import Clock, HypervisorRead, Lease, Power, PowerLedger
+from rebalancerd.ports import Clock, HypervisorRead, HypervisorWrite, Lease, Power, PowerLedger
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +42,13 @@ class PowerKeeper:
         held_back: Callable[[], str | None] = lambda: None,
         answers: Callable[[str], bool] = lambda _host: False,
         boot_seconds: float = 300.0,
+        write: HypervisorWrite | None = None,
+        homes: Homes = nowhere,
     ) -> None:
-        """``migrations``: ours without a verdict. ``held_back``: why no host may be powered off now (a pause, the end)."""
+        """``migrations``: ours without a verdict. ``held_back``: why no host may be powered off now (a pause, the end).
+
+        ``write``, ``homes``: by which definitions of shut-off domains are moved, and where they may stand.
+        """
         self.settings = settings
         self._lease, self._migrations, self._may_off = lease, migrations, held_back
         self._power, self._clock, self._boot_seconds = power, clock, boot_seconds
@@ -56,6 +63,8 @@ class PowerKeeper:
             held_back=self._held_back,
             answers=answers,
         )
+        self._definitions = Definitions(self._hands, write, homes)
+        self._listening = Listening(self._hands, settings.awake_poll_seconds)
         self._lock = threading.RLock()
         self._recovered = False
         self._looked: dict[str, float] = {}
@@ -85,6 +94,11 @@ class PowerKeeper:
             for r in self.records()
             if not r.phase.takes_vms
         }
+
+    def no_sleep(self, hosts: Iterable[str]) -> Mapping[str, Refusal]:
+        """Of those hosts the ones that could not be put to sleep were they empty, and why; none where nothing is controlled."""
+        self._load()
+        return no_sleep(hosts, self._power.hosts(), self._book.of, dict(self._listening.faults))
 
     def away(self) -> frozenset[str]:
         """Hosts that are down, or on their way, or came up a moment ago by our own doing: no fault of the cluster's."""
@@ -155,8 +169,14 @@ class PowerKeeper:
         for host in hosts:
             with self._lock:  # host by host: an order waits for one slow controller, not for all of them
                 record = self._book.of(host)
-                if record.phase is not PowerPhase.AWAKE and host in self._power.hosts() and self._due(record):
+                if record.phase is PowerPhase.AWAKE and record.definition is not None and self._due(record):
+                    self._definitions.settle(record)
+                elif record.phase is not PowerPhase.AWAKE and host in self._power.hosts() and self._due(record):
                     self._step(record)
+        with self._lock:
+            awake = [h for h in self._power.hosts() if self._book.of(h).phase is PowerPhase.AWAKE]
+            if (host_due := self._listening.due(awake)) is not None:
+                self._listening.ask(host_due)
 
     def _ready(self) -> bool:
         """Whether the lease is ours; if so, what an earlier run left has been taken over before anything new begins."""
@@ -215,9 +235,10 @@ class PowerKeeper:
         return True
 
     def _step(self, record: PowerRecord) -> None:
+        self._listening.forget(record.host)
         match record.phase:
             case PowerPhase.CLOSING:
-                sleeping.closing(self._hands, record)
+                sleeping.closing(self._hands, self._definitions, record)
             case PowerPhase.SHUTTING_DOWN:
                 sleeping.shutting_down(self._hands, record)
             case PowerPhase.STUCK:

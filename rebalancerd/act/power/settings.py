@@ -36,12 +36,14 @@ class PowerSettings:
     A host must be empty twice, ``empty_settle_seconds`` apart. A shutdown or a wake that is not seen to succeed by its
     deadline is taken to have failed. A host whose shutdown was not confirmed takes nothing in until it has been up for
     ``stuck_hold_seconds``. One that cannot tell its state counts as off after libvirt was silent for
-    ``silent_off_seconds``.
+    ``silent_off_seconds``. The controller of a host that is on is asked every ``awake_poll_seconds``.
+    ``move_shut_off_definitions``: definitions of shut-off domains on a host that is to sleep are moved to others first.
     """
 
     call_deadline_seconds: float = 20.0
     poll_seconds: float = 10.0
     asleep_poll_seconds: float = 60.0
+    awake_poll_seconds: float = 900.0
     empty_settle_seconds: float = 30.0
     closing_deadline_seconds: float = 300.0
     shutdown_deadline_seconds: float = 600.0
@@ -50,3 +52,4 @@ class PowerSettings:
     reorder_seconds: float = 60.0
     retry_failed_seconds: float = 600.0
     stuck_hold_seconds: float = 3600.0
+    move_shut_off_definitions: bool = False

@@ -1,19 +1,30 @@
 """The way to sleep: closed, found empty twice, shut down in good order, seen to be off. Each step is on record first."""
 
+from rebalancerd.act.power.definitions import Definitions
 from rebalancerd.act.power.emptiness import ask_if_empty
 from rebalancerd.act.power.hands import Hands, is_off, is_on
 from rebalancerd.cluster.power import PowerPhase, PowerReading, PowerRecord
 from rebalancerd.ports import HostError, PowerError
 
 
-def closing(hands: Hands, record: PowerRecord) -> None:
-    """Ask until it was found empty twice; one other answer, or one doubt, and it stays on. No order was given yet."""
+def closing(hands: Hands, definitions: Definitions, record: PowerRecord) -> None:
+    """Ask until it was found empty twice; one other answer, or one doubt, and it stays on. No order was given yet.
+
+    Definitions of shut-off domains are moved away first where that is wanted.
+    """
     host, settings = record.host, hands.settings
     if (back := hands.held_back()) is not None:
         return stay_on(hands, host, f"not powered off: {back}")
+    if record.definition is not None and (open_still := definitions.settle(record)) is not None:
+        return stay_on(hands, host, f"not powered off: {open_still}")
     asked = ask_if_empty(hands.read, host, hands.moving)
     if asked.refusal is not None:
-        return stay_on(hands, host, f"not powered off: {asked.refusal}")
+        refusal = definitions.instead_of(asked, hands.book.of(host))
+        if refusal is not None:
+            return stay_on(hands, host, f"not powered off: {refusal}")
+        hands.lasted(host, "empty", holds=False)
+        hands.book.note(host, empty_at=None)
+        return None
     lasted = hands.lasted(host, "empty", holds=True)
     if record.empty_at is None:
         return _first_answer(hands, record)

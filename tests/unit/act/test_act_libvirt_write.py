@@ -41,6 +41,7 @@ class FakeDomain:
         self.release = threading.Event()
         self.fails: Exception | None = None
         self.autostart_fails: Exception | None = None
+        self.active = False
         self.during: Callable[[], None] = lambda: None
 
     def migrateToURI3(self, *arguments: Any) -> None:
@@ -48,6 +49,9 @@ class FakeDomain:
         self.release.wait(5)
         if self.fails is not None:
             raise self.fails
+
+    def isActive(self) -> bool:
+        return self.active
 
     def abortJob(self) -> None:
         self.calls.append(("abort",))
@@ -227,3 +231,22 @@ def test_short_calls_use_a_connection_of_their_own() -> None:
     assert not handle.done()
     hypervisor.domain.release.set()
     write.close()
+
+
+def test_a_definition_is_moved_offline_and_only_one_that_is_shut_off() -> None:
+    write, hypervisor, _ = writer()
+    hypervisor.domain.release.set()
+    write.move_definition("a", "b", VM)
+    ((_, uri, parameters, flags),) = hypervisor.domain.calls
+    assert (uri, parameters) == ("qemu+tls://b/system", {})
+    assert names(flags) == {"OFFLINE", "PEER2PEER", "PERSIST_DEST", "UNDEFINE_SOURCE"}
+    hypervisor.domain.active = True
+    with pytest.raises(HostRefusedError, match="started meanwhile"):
+        write.move_definition("a", "b", VM)
+    assert len(hypervisor.domain.calls) == 1
+    hypervisor.domain.active, hypervisor.domain.fails = (
+        False,
+        libvirt_error(9, "cannot migrate domain with 2 snapshots"),
+    )
+    with pytest.raises(HostRefusedError, match="2 snapshots"):
+        write.move_definition("a", "b", VM)

@@ -48,13 +48,13 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[Called]:
 
 def test_no_memory_is_read_unless_asked_for(called: Called) -> None:
     assert CliRunner().invoke(app, ["agent"]).exit_code == 0
-    assert (called.collectors, called.pages, called.started) == (["SurroundingsCollector"], [], 0)
+    assert (called.collectors, called.pages, called.started) == (["SurroundingsCollector", "RaplCollector"], [], 0)
 
 
 def test_with_dirty_guests_are_measured_and_served(called: Called) -> None:
     assert CliRunner().invoke(app, ["agent", "--dirty", "--dirty-every", "20"]).exit_code == 0
     assert (called.collectors, called.pages, called.started) == (
-        ["SurroundingsCollector", "DirtyMeter"],
+        ["SurroundingsCollector", "RaplCollector", "DirtyMeter"],
         ["/dirty"],
         1,
     )

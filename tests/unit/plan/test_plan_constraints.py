@@ -8,10 +8,10 @@ from rebalancerd.cluster.policy import HostMode, Mode, Owner, VmPolicy
 from rebalancerd.cluster.refusal import Code, about_host, about_vm
 from rebalancerd.cluster.sample import CpuFit
 from rebalancerd.cluster.snapshot import CpuFitRow, InFlight
+from rebalancerd.cluster.storage import covered
 from rebalancerd.cluster.units import GIB
 from rebalancerd.cluster.vm import Disk, DiskKind, DomainState, Nic
 from rebalancerd.plan.constraints import check, movable
-from rebalancerd.plan.rules_fit import covered
 from rebalancerd.plan.state import PlacementState
 from tests.unit.plan.plan_cluster import host, inputs_of, vm
 

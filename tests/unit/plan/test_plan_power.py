@@ -13,7 +13,12 @@ from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.units import GIB
 from rebalancerd.cluster.vm import Vm, VmFacts
+from rebalancerd.plan.consolidate_reserve import without_asleep
 from rebalancerd.plan.power import PowerDecision, PowerInputs, decide, demand_of
+from rebalancerd.plan.settings import PlanSettings
+from tests.unit.plan.plan_cluster import host as plan_host
+from tests.unit.plan.plan_cluster import inputs_of
+from tests.unit.plan.plan_cluster import vm as plan_vm
 
 NOW, STEP, STEPS, PATHS = 1_700_000_000.0, 300.0, 12, 8
 LIMITS = PowerLimits(
@@ -171,3 +176,23 @@ def test_a_cluster_without_vms_has_no_demand() -> None:
 def test_equal_inputs_give_equal_decisions() -> None:
     inputs = ([*ON, *DARK], scenarios([9.0]), sleeper("c"), sleeper("d"))
     assert decided(*inputs) == decided(*inputs)
+
+
+def test_an_empty_host_without_which_another_could_not_die_stays_on() -> None:
+    """Demand is small; what the guests were given is not."""
+    hosts = (plan_host("a"), plan_host("b"), plan_host("c"), plan_host("d"))
+    given = {"memory_bytes": 40 * GIB}
+    vms = tuple(plan_vm(f"v{h}", h, 0.1, 1.0, facts=given) for h in "ab")
+    asked = inputs_of(hosts, vms, settings=PlanSettings(n_plus_one="memory"))
+    limits = replace(LIMITS, hosts_on_min=1)
+
+    def may(spare: object) -> PowerDecision:
+        inputs = PowerInputs(snapshot=asked.snapshot, scenarios=asked.scenarios, records={}, limits=limits)
+        return decide(replace(inputs, n_plus_one=spare))  # type: ignore[arg-type]
+
+    assert without_asleep(replace(asked, settings=PlanSettings())) is None
+    assert names(may(None).sleep) == ["c", "d"]
+    kept = may(without_asleep(asked))
+    assert names(kept.sleep) == ["c"]
+    assert [(r.subject, r.code) for r in kept.kept] == [("d", Code.N_PLUS_ONE)]
+    assert "could not die afterwards" in kept.kept[0].detail

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rebalancerd.act.power import bmc_child
 from rebalancerd.act.power.adapters import ConfiguredPower
 from rebalancerd.act.power.address import clash, identity
 from rebalancerd.act.power.credentials import Credentials, SecretError, read_secret
@@ -180,3 +181,43 @@ def test_wake_on_lan_says_that_it_cannot_tell_and_needs_a_command_to_power_off()
         power.graceful_off("h")
     with pytest.raises(PowerError, match="no way to control"):
         power.on("stranger")
+
+
+class Session:
+    """An IPMI session whose answers are given."""
+
+    def __init__(self, *data: int, error: str | None = None) -> None:
+        self.answer = {"data": list(data), **({"error": error} if error else {})}
+        self.asked: dict[str, object] = {}
+
+    def raw_command(self, **asked: object) -> dict[str, object]:
+        self.asked = asked
+        return self.answer
+
+
+def dcmi(watts: int, active: bool = True) -> tuple[int, ...]:
+    """A power reading as DCMI 1.5 has it: group, watts now, least, most, mean, time, period, state."""
+    low, high = watts & 0xFF, watts >> 8
+    return (0xDC, low, high, *(0,) * 14, 0x40 if active else 0)
+
+
+def test_a_dcmi_reading_is_taken_by_its_bytes() -> None:
+    session = Session(*dcmi(435))
+    assert bmc_child._dcmi_watts(session)[0] == 435.0
+    assert session.asked == {"netfn": 0x2C, "command": 2, "data": [0xDC, 1, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("session", "fault"),
+    [
+        (Session(*dcmi(435, active=False)), PowerFault.REFUSED),
+        (Session(*dcmi(435)[:9]), PowerFault.INCONSISTENT),
+        (Session(), PowerFault.INCONSISTENT),
+        (Session(error="Invalid command"), PowerFault.REFUSED),
+        (Session(error="timeout"), PowerFault.TIMEOUT),
+    ],
+)
+def test_what_is_no_dcmi_reading_is_told_apart(session: Session, fault: PowerFault) -> None:
+    with pytest.raises(bmc_child.Unanswered) as told:
+        bmc_child._dcmi_watts(session)
+    assert told.value.fault is fault

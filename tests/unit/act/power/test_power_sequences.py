@@ -475,3 +475,31 @@ def test_a_morning_that_comes_every_day_is_met_before_it_is_there() -> None:
         assert world.loop is not None and world.loop.view is not None
         busy = sum(host.load.cpu_cores or 0.0 for host in world.loop.view.snapshot.hosts)
         assert busy < 0.7 * 8, "what was on carries it still, with a host dead"
+
+
+# which hosts are worth emptying
+
+
+def test_the_planner_is_told_which_hosts_could_not_sleep_and_why() -> None:
+    with World(spec(hosts=6)) as world:
+        pass_test(world, "c")
+        world.power.machines["d"].bmc = Bmc.CREDENTIALS
+        world.power.machines["f"].bmc = Bmc.SAYS_OFF
+        world.run(world.clock.monotonic() + 2 * QUICK.awake_poll_seconds)
+        assert world.keeper is not None
+        told = world.keeper.no_sleep("abcdef")
+        assert {host: refusal.code for host, refusal in told.items()} == {
+            "a": Code.NO_POWER_CONTROL,
+            "b": Code.NO_POWER_CONTROL,
+            "d": Code.POWER_FAULT,
+            "e": Code.POWER_UNTESTED,
+            "f": Code.POWER_FAULT,
+        }
+        assert "wrong_credentials" in told["d"].detail
+        assert "while its libvirt answers" in told["f"].detail
+        assert world.loop is not None and world.loop.view is not None and world.loop.view.inputs is not None
+        assert world.loop.view.inputs.no_sleep == told
+        assert world.loop.view.inputs.power == FEW
+        world.power.machines["d"].bmc = Bmc.OK
+        world.run(world.clock.monotonic() + 2 * QUICK.awake_poll_seconds)
+        assert world.keeper.no_sleep("d")["d"].code is Code.POWER_UNTESTED
