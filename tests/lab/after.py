@@ -96,6 +96,7 @@ def assert_whole(
     autostart: Collection[str] = (),
     by_hand: Collection[str] = (),
     alerts: Collection[str] = (),
+    earlier: Collection[str] = (),
     stopped: bool = False,
 ) -> dict[str, str]:
     """Check everything; returns where each living guest runs.
@@ -108,6 +109,7 @@ def assert_whole(
         autostart: guests that must have the flag where they are.
         by_hand: guests that somebody else moved or restarted, about whose place the ledger need not know.
         alerts: health codes of severity err that are right now.
+        earlier: what errors may be about because an earlier fault left it so: ids of migrations.
         stopped: the daemon is to be down.
     """
     lab = daemon.lab
@@ -126,7 +128,7 @@ def assert_whole(
             assert disagreement(lab, daemon.migrations(), name, places[name]) == ""
     assert ledger_damage(daemon.directory / "state" / "ledger.sqlite") == ""
     if not stopped:
-        until("the daemon is well", lambda: unwell(daemon, alerts))
+        until("the daemon is well", lambda: unwell(daemon, alerts, earlier))
     return places
 
 
@@ -225,15 +227,14 @@ def ledger_damage(path: Path) -> str:
     return "" if found == ["ok"] and not strays else f"{found} {strays}"
 
 
-def unwell(daemon: DaemonOnLab, alerts: Collection[str] = ()) -> list[str]:
+def unwell(daemon: DaemonOnLab, alerts: Collection[str] = (), earlier: Collection[str] = ()) -> list[str]:
     """Why the daemon is not back in order: errors it tells that are not right now, hosts it cannot use, no new cycle."""
     try:
         status = daemon.get("status")
     except CliError as error:
         return [f"no status: {error}"]
-    wrong = [
-        f"{c['code']}: {c['message']}" for c in status["checks"] if c["severity"] == "err" and c["code"] not in alerts
-    ]
+    errors = [c for c in status["checks"] if c["severity"] == "err" and c["subject"] not in earlier]
+    wrong = [f"{c['code']}: {c['message']}" for c in errors if c["code"] not in alerts]
     if status["cycle"] is None or time.time() - status["cycle"]["at"] > 60:
         wrong.append("no fresh cycle")
     wrong += [f"{h['name']}: {h['unusable']}" for h in status["hosts"] if h["unusable"]]

@@ -33,7 +33,7 @@ per_vm_per_day = 1000
 breaker_failures = 100
 """
 ACT = """
-settle = "4 s"
+settle = "10 s"
 lost_source = "25 s"
 abort_patience = "20 s"
 deadline_floor = "10 min"
@@ -67,6 +67,7 @@ class Strike:
             lab, directory, tcp=True, act=fields.pop("act", ACT), extra=fields.pop("extra", GUARD), **fields
         )
         self._routes: list[str] = []
+        self._earlier: set[str] = set()  # migrations of earlier tests, whose ends are told for an hour
 
     # guests
 
@@ -214,7 +215,7 @@ class Strike:
                 self.daemon.post("undrain", host=host)
         lost = expected.get("lost", ())
         flagged = [n for n in before if self.lab.guest(n).autostart and n not in lost]  # type: ignore[operator]
-        return assert_whole(self.daemon, before, **{"autostart": flagged, **expected})  # type: ignore[arg-type]
+        return assert_whole(self.daemon, before, **{"autostart": flagged, "earlier": self._earlier, **expected})  # type: ignore[arg-type]
 
     # faults
 
@@ -283,6 +284,8 @@ class Strike:
             with suppress(ProcessLookupError):
                 self.wake_daemon()
             self.forgive()
+        if (self.daemon.directory / "state" / "ledger.sqlite").exists():
+            self._earlier = {r.id for r in self.daemon.migrations()}
 
     def doubled(self, name: str) -> bool:
         """Whether two hosts know it, or it is paused: a test that failed left it so."""

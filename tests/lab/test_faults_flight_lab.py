@@ -4,6 +4,7 @@ import signal
 import time
 
 from rebalancerd.cluster.migration import MigrationState
+from tests.lab.after import known_to
 from tests.lab.strike import Strike
 
 
@@ -63,23 +64,30 @@ def test_fault_13_qemu_of_the_source_killed(strike: Strike) -> None:
 
     assert record.state is MigrationState.VM_STOPPED, record
     strike.told("VM_CRASHED")
-    strike.whole(struck, lost=["traveller"])
+    strike.whole(struck, lost=["traveller"], alerts=["VM_CRASHED"])
     assert [r.id for r in strike.since(set())][-1] == record.id, "not retried"
 
 
 def test_fault_15_paused_by_its_owner_in_mid_migration(strike: Strike) -> None:
-    """Whoever paused it wants it paused: it arrives so, and nobody resumes it but its owner."""
+    """libvirt takes such a pause as help to converge and may let the guest run again where it arrives.
+
+    Whatever libvirt makes of it is told as it is, and nobody but its owner resumes a guest that is left paused.
+    """
     struck = strike.under_way()
     assert strike.virsh(struck.source, "suspend", "traveller").returncode == 0
     strike.lab.shape(struck.source)
 
     record = strike.verdict(struck)
+    left = [k for host in strike.lab.hosts for k in known_to(host) if k.paused]
     time.sleep(5)
 
-    assert record.state in (MigrationState.DEGRADED, MigrationState.FAILED), record
-    place = strike.whole(struck, paused=["traveller"])["traveller"]
-    assert strike.virsh(place, "resume", "traveller").returncode == 0
-    strike.whole(struck)
+    assert record.state in (MigrationState.SUCCEEDED, MigrationState.DEGRADED, MigrationState.FAILED), record
+    assert bool(left) == (record.state is not MigrationState.SUCCEEDED), (record, left)
+    alerts = ["VM_PAUSED_AFTER_MOVE"] if left else []
+    place = strike.whole(struck, paused=[k.name for k in left], alerts=alerts)["traveller"]
+    if left:
+        assert strike.virsh(place, "resume", "traveller").returncode == 0
+        strike.whole(struck)
 
 
 def test_fault_36_a_host_that_answers_connections_and_nothing_else(strike: Strike) -> None:
