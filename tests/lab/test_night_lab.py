@@ -31,8 +31,10 @@ CALM_CORES, BUSY_CORES = 0.03, 0.25  # of the 0.6 that a host has: busy, one hos
 BUSY = (Phase(seconds=3600, cpu_percent=22.0),)
 GUESTS = {"web": "h1", "shop": "h2", "mail": "h3"}
 SLEEPERS = ("h2", "h3")  # h1 draws least, so it is the one that stays on
-QUIET_START_SECONDS = 12.0  # it takes less than that to the daemon's first cycle on a machine with little else to do
+QUIET_START_SECONDS = 20.0  # it takes less than that to the daemon's first cycle on a machine with little else to do
 SLOWEST = 3
+
+pytestmark = pytest.mark.lab_full
 
 
 @pytest.fixture(scope="module")
