@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 BUILD_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libvirt-dev
 LAB_PACKAGES := libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils \
 	iproute2 lxcfs kmod procps util-linux
-TEST_PACKAGES := systemd openipmi openssl postgresql
+TEST_PACKAGES := systemd openipmi openssl postgresql libfaketime iptables
 
 IS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 SUDO := $(if $(IS_ROOT),,$(shell command -v sudo || true))
@@ -71,8 +71,8 @@ demo: setup lab-packages ## bring up three real hosts, make one hot, watch it be
 test: setup test-packages ## all tests, the lab's included when root or sudo is there
 	@$(AS_ROOT) $(BIN)/python -m pytest -p no:cacheprovider $(PYTEST_ARGS)
 
-faults: setup ## the table of faults, one line a row, and docs/faults.md
-	@$(BIN)/python -m tests.faults $(ARGS)
+faults: setup test-packages ## the table of faults, one line a row, and docs/faults.md; the lab's part when root or sudo is there
+	@$(AS_ROOT) $(BIN)/python -m tests.faults $(ARGS)
 
 faults-nightly: setup ## random walks, a million steps (hours)
 	@$(BIN)/python -m tests.bench walk --steps 1000000 $(ARGS)

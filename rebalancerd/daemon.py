@@ -65,7 +65,7 @@ from rebalancerd.record.file_lease import FileLease
 from rebalancerd.record.labelled import labelled_migrations
 from rebalancerd.record.snapshotfile import KeptInputs
 from rebalancerd.record.sql_ledger import SqlLedger
-from rebalancerd.record.stand_in import open_or_stand_in
+from rebalancerd.record.stand_in import answers, comes_back, open_or_stand_in
 from rebalancerd.serve.sd_notify import Notifier
 from rebalancerd.shadow import Shadow
 from rebalancerd.tenure import TenureKeeper
@@ -77,6 +77,7 @@ log = structlog.get_logger(__name__)
 STOP_PATIENCE_SECONDS = 3.0
 ADOPT_PATIENCE_SECONDS = 120.0
 METER_SECONDS = 30.0  # one reading at most that costs a call
+LEDGER_LOOK_SECONDS = 10.0  # how often a database that was away at the start is looked for
 JUDGED_SECONDS = 60 * 86400.0  # older migrations say nothing of a model today
 TRAINING_GRACE_SECONDS = 6 * 3600.0
 # sections of the configuration that SIGHUP takes over; every other key needs a restart
@@ -171,15 +172,19 @@ class Daemon:
         self.started_at = self.clock.wall()
         self._notifier = notifier if notifier is not None else Notifier()
         self._stop = threading.Event()
+        self.told_to_end = False
+        self.ledger_is_back = False
         self._reload = threading.Event()
         self._closed = False
         self.reload_error: str | None = None
         state = Path(cfg.state_dir)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.lock = FileLease(state / "lock")
+        self._missed: Config | None = None  # the configuration as it is wanted, where its ledger cannot be used
         self.ledger, self.ledger_fault = open_or_stand_in(cfg.ledger_url, self.clock, ledger_access(cfg))
         if self.ledger_fault is not None:
             log.error("ledger_refused", reason=self.ledger_fault, mode=str(Mode.OBSERVE))
+            self._missed = cfg
             cfg = cfg.model_copy(update={"mode": Mode.OBSERVE})
         self.config = cfg
         self.shared_lease = share_lease(cfg, self.ledger, self.clock)
@@ -335,6 +340,7 @@ class Daemon:
 
     def stop(self) -> None:
         """Ask the daemon to end, as SIGTERM does."""
+        self.told_to_end = True
         self._stop.set()
 
     # ticks
@@ -355,6 +361,8 @@ class Daemon:
             ("housekeep", ticks.housekeep, self.housekeep),
             ("meter", METER_SECONDS, self.power_models.tick),
         )
+        if self._missed is not None and comes_back(self._missed.ledger_url):
+            jobs = (*jobs, ("ledger", LEDGER_LOOK_SECONDS, self.look_for_ledger))
         if self.keeper is not None and self.config.mode.may_act:
             jobs = (*jobs, ("power", self.config.power.poll_seconds, self.keeper.tick))
         for name, seconds, work in jobs:
@@ -387,6 +395,20 @@ class Daemon:
             f"{record.mode} · {len(record.hosts)} hosts · {record.moving} moving · last: {record.reason}"
         )
         self._notifier.cycle_finished()
+
+    def look_for_ledger(self) -> None:
+        """Where its database was away at the start: end once it answers, so that ``starts_again`` begins with it."""
+        if self._stop.is_set() or self._missed is None:
+            return
+        if answers(self._missed.ledger_url, self.clock, ledger_access(self._missed)):
+            log.info("ledger_is_back", was=self.ledger_fault)
+            self.ledger_is_back = True
+            self._stop.set()
+
+    @property
+    def starts_again(self) -> bool:
+        """Whether it ended only to be built anew, with the ledger that was away before."""
+        return self.ledger_is_back and not self.told_to_end
 
     def judge(self) -> None:
         """Take over newly trained models, and hold those in use against the migrations and the load that came."""
@@ -500,13 +522,14 @@ class Daemon:
 
     def _install_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
+            signal.signal(number, lambda *_: self.stop())
         signal.signal(signal.SIGHUP, lambda *_: self._reload.set())
 
     def _shut_down(
         self, scheduler: BackgroundScheduler, watcher: threading.Thread, keeper: threading.Thread | None
     ) -> int:
-        self._notifier.stopping()
+        if not self.starts_again:
+            self._notifier.stopping()
         left = [record.id for record in self.executor.active()] if self.executor is not None else []
         log.info("stopping", migrations_left_running=left)
         quiet = within(STOP_PATIENCE_SECONDS, ticks=scheduler.shutdown)

@@ -155,9 +155,7 @@ def settle(look: Look, settings: ActSettings) -> Standing:
         return _waiting(look)
     at_home = side(look.source) is Side.RUNS and found.state is MigrationState.FAILED
     if look.state is MigrationState.INTENT and at_home and not look.begun:
-        if look.never_after_all:
-            return Standing(state=MigrationState.ABANDONED, reason=_told("no job began", look.error))
-        return Standing(state=MigrationState.INTENT)
+        return _not_begun(look, settings)
     patience = found.patience
     if patience is Patience.NONE and (look.call_open or (at_home and not look.begun)):
         patience = Patience.SETTLE  # the call is about to return, or a job may still begin
@@ -166,6 +164,15 @@ def settle(look: Look, settings: ActSettings) -> Standing:
     if look.held_seconds < _seconds(patience, settings) or not _condition(patience, look):
         return _waiting(look)
     return _explained(found.state, found.note, look, settings)
+
+
+def _not_begun(look: Look, settings: ActSettings) -> Standing:
+    """An intent of which no job was seen. It is given up once none can begin and the destination has been asked too."""
+    silent = side(look.destination) is Side.SILENT
+    if not look.never_after_all or (silent and look.held_seconds < settings.lost_source_seconds):
+        return Standing(state=MigrationState.INTENT, reason="destination does not answer" if silent else "")
+    text = "no job began; the destination does not answer" if silent else "no job began"
+    return Standing(state=MigrationState.ABANDONED, reason=_told(text, look.error))
 
 
 def _seconds(patience: Patience, settings: ActSettings) -> float:

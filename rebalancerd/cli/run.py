@@ -22,22 +22,26 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from rebalancerd.ports import LedgerUnavailableError
     from rebalancerd.record.file_lease import LeaseTakenError
 
-    cfg = load(config)
-    log.configure(level=cfg.log.level, form=cfg.log.format)
-    try:
-        daemon = Daemon(config, cfg)
-    except LeaseTakenError as error:
-        raise CliError(str(error), "one daemon per state directory", code=NOT_THERE) from error
-    except LedgerUnavailableError as error:
-        raise CliError(f"the ledger cannot be used: {error}", f"see state_dir and ledger in {config}") from error
-    except OSError as error:
-        raise CliError(
-            f"cannot use {cfg.state_dir}: {error.strerror or error}", f"see state_dir in {config}"
-        ) from error
-    servers = _serve(daemon)
-    daemon.on_cycle.append(servers.observe)
-    daemon.servers.append(servers.stop)
-    code = daemon.run()
+    before: Daemon | None = None
+    while before is None or before.starts_again:
+        cfg = load(config)
+        log.configure(level=cfg.log.level, form=cfg.log.format)
+        try:
+            daemon = Daemon(config, cfg)
+        except LeaseTakenError as error:
+            raise CliError(str(error), "one daemon per state directory", code=NOT_THERE) from error
+        except LedgerUnavailableError as error:
+            raise CliError(f"the ledger cannot be used: {error}", f"see state_dir and ledger in {config}") from error
+        except OSError as error:
+            raise CliError(
+                f"cannot use {cfg.state_dir}: {error.strerror or error}", f"see state_dir in {config}"
+            ) from error
+        servers = _serve(daemon)
+        daemon.on_cycle.append(servers.observe)
+        daemon.servers.append(servers.stop)
+        if before is not None and before.told_to_end:  # between the two
+            daemon.stop()
+        before, code = daemon, daemon.run()
     end_process(code)
     raise typer.Exit(code)
 

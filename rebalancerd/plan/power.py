@@ -20,6 +20,7 @@ from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
 
 GIB = float(1 << 30)
+LATE_SECONDS = 300.0  # a forecast begins where the recorded load ends, up to a step of it before now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,8 @@ def lacking(demand: Demand, supply: Supply, limits: PowerLimits, seconds: float)
     """Why that supply does not carry the demand for that long, in words; None if it does."""
     if supply.hosts < limits.hosts_on_min:
         return f"{supply.hosts} hosts on, at least {limits.hosts_on_min} must be"
-    steps = min(len(demand.cores), max(1, ceil(seconds / demand.step_seconds)))
+    late = min(LATE_SECONDS, demand.step_seconds)
+    steps = min(len(demand.cores), max(1, ceil((seconds + late) / demand.step_seconds)))
     for what, bounds, capacity, share, unit, scale in (
         ("CPU", demand.cores, supply.cores, limits.cpu_headroom, "cores", 1.0),
         ("memory", demand.memory, supply.memory, limits.memory_headroom, "GiB", GIB),

@@ -6,6 +6,8 @@ otherwise keep the lease's row locked, and no other could take over.
 
 import os
 import stat
+import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from rebalancerd.record.evolve import HEAD, known_revisions, revision_of, upgrad
 
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 10.0
+# the server ends a statement after STATEMENT_SECONDS; one that hangs itself does not, and a UNIX socket has no time-out
+ANSWER_SECONDS = 15.0
 EXTRA = "a ledger on PostgreSQL needs the extra: pip install 'rebalancerd[postgres]'"
 # what a URL may say beside host, port, user and database; a password is not among it
 ALLOWED_QUERY = frozenset({"host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "gssencmode"})
@@ -119,7 +123,7 @@ def open_postgres(url: URL, access: Access, *, reading_only: bool = False) -> En
 def make_engine(url: URL, access: Access, *, connections: int = 8) -> Engine:
     """An engine whose every connection has an end to each wait. Connects to nothing yet."""
     try:
-        import psycopg  # noqa: F401
+        connect = _connection_class().connect
     except ImportError as error:
         raise LedgerUnavailableError(f"{EXTRA} ({error})") from None
     engine = create_engine(
@@ -133,12 +137,43 @@ def make_engine(url: URL, access: Access, *, connections: int = 8) -> Engine:
     )
 
     @event.listens_for(engine, "do_connect")
-    def log_in(_dialect: object, _record: object, _args: Any, parameters: dict[str, Any]) -> None:
+    def log_in(_dialect: object, _record: object, args: Any, parameters: dict[str, Any]) -> Any:
         password = access.password()
         if password is not None:
             parameters["password"] = password
+        return connect(*args, **parameters)
 
     return engine
+
+
+def _connection_class() -> Any:
+    """A connection that closes itself when the server does not answer for ``ANSWER_SECONDS``. Raises ImportError."""
+    import psycopg
+
+    class EndingConnection(psycopg.Connection[Any]):
+        """Every wait of it has an end on this side too."""
+
+        def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+            """Run what waits for the server. Raises psycopg.OperationalError where nothing comes."""
+            return super().wait(self._ending(gen), *args, **options)
+
+        def _ending(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+            until = time.monotonic() + ANSWER_SECONDS
+            try:
+                wanted = next(gen)
+                while True:
+                    ready = yield wanted
+                    if ready:
+                        wanted = gen.send(ready)
+                    elif time.monotonic() >= until:  # psycopg asks every 0.1 s while nothing comes
+                        break
+            except StopIteration as done:
+                return done.value
+            gen.close()
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"the server did not answer within {ANSWER_SECONDS:g} s")
+
+    return EndingConnection
 
 
 def _connect_args(access: Access) -> dict[str, Any]:

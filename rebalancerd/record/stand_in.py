@@ -1,4 +1,4 @@
-"""A ledger in memory in the place of one whose file was refused: enough to observe, never enough to act."""
+"""A ledger in memory in the place of one that was refused or is away: enough to observe, never enough to act."""
 
 from sqlalchemy.engine import make_url
 
@@ -27,14 +27,29 @@ class StandInLedger(SqlLedger):
 
 
 def open_or_stand_in(url: str, clock: Clock, access: Access | None = None) -> tuple[SqlLedger, str | None]:
-    """The ledger; or, where its file is there and refused (damaged, of a newer version), a stand-in and the reason.
+    """The ledger; or a stand-in and the reason, where its file is there and refused (damaged, of a newer version) or its
+    database cannot be used now.
 
-    ``access``: how to log in to PostgreSQL, for which there is no stand-in. The file stays as it is. Raises LedgerUnavailableError if there is no such file and none can be made.
+    ``access``: how to log in to PostgreSQL. The file stays as it is. Raises LedgerUnavailableError if there is no such file and none can be made.
     """
     try:
         return SqlLedger(url, clock, access=access), None
     except LedgerUnavailableError as error:
         path = file_of(make_url(url))
-        if path is None or not path.is_file():
+        if path is not None and not path.is_file():
             raise
         return StandInLedger(str(error), clock), str(error)
+
+
+def comes_back(url: str) -> bool:
+    """Whether a ledger that cannot be used may come back by itself: a database, not a file that must be mended."""
+    return file_of(make_url(url)) is None
+
+
+def answers(url: str, clock: Clock, access: Access | None = None) -> bool:
+    """Whether the ledger can be opened now."""
+    try:
+        SqlLedger(url, clock, access=access).close()
+    except LedgerUnavailableError:
+        return False
+    return True

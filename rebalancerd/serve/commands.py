@@ -109,9 +109,9 @@ class Commands:
         )
 
     def clear_quarantine(self, by: str, host: str, *, reason: str = "") -> CommandAnswer:
-        """Let a quarantined host receive again."""
-        name = self._host(host)
-        if name not in self._control.remembered().memory.quarantined:
+        """Let a quarantined host receive again, and use the links of it that are in quarantine."""
+        name, memory = self._host(host), self._control.remembered().memory
+        if name not in memory.quarantined and not any(name in link for link in memory.links):
             raise ProblemError("NOT_QUARANTINED", f"{name} is not quarantined", "nothing to do", status=409)
         return self._write(CommandKind.CLEAR_QUARANTINE, by, f"{name} may receive again", subject=name, reason=reason)
 

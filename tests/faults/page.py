@@ -10,7 +10,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 HEAD = """# Faults
 
 What may go wrong, what rebalancerd does then, and the tests that show it. This page is made by `make faults`; a test holds it to
-the tests that exist. Tests are named by their file under `tests/`; those under `lab/` run real libvirt hosts and QEMU guests.
+the tests that exist. Tests are named by their file under `tests/`; those under `lab/` run a real daemon on real libvirt hosts with
+QEMU guests, and after each of them `tests/lab/after.py` looks at hosts, ledger and daemon. Rows with a test in the lab: {count} of {rows}.
 
 | N | fault | behaviour | tests | result |
 |---|---|---|---|---|
@@ -27,7 +28,8 @@ def page(results: Mapping[int, str]) -> str:
         lines.append(
             f"| {row.number} | {fault} | {behaviour} | {', '.join(tests)} | {results.get(row.number, 'not run')} |\n"
         )
-    return HEAD + "".join(lines)
+    count = sum(bool(tests) for tests in with_hosts.values())
+    return HEAD.format(count=count, rows=len(ROWS)) + "".join(lines)
 
 
 def rows_of(text: str) -> dict[int, list[str]]:

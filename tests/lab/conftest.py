@@ -16,8 +16,10 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from rebalancerd.lab import GuestSpec, Lab, LabSpec
+from tests.lab.strike import Strike
 
-LAB_FIXTURES = {"lab", "make_guest", "make_spec"}
+LAB_FIXTURES = {"lab", "make_guest", "make_spec", "strike"}
+FULL = "REBALANCERD_LAB"  # "full": the lab tests marked lab_full run too, as `make faults` does
 PANICS: list[str] = []  # guests whose kernel the emulator broke, since last looked at
 
 
@@ -42,11 +44,15 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if item.path.parent == here and LAB_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.lab)
+    if os.environ.get(FULL) != "full":
+        left_out = [item for item in items if item.get_closest_marker("lab_full") is not None]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +106,26 @@ def make_guest(lab: Lab) -> Iterator[Callable[..., GuestSpec]]:
                 if lab.panicked(name):
                     PANICS.append(name)
                 lab.remove_guest(name)
+
+
+@pytest.fixture(scope="module")
+def struck_room(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strike]:
+    """One daemon for all tests of a file, and the guests they share; both are gone after the file."""
+    room = Strike(lab, tmp_path_factory.mktemp("strike"))
+    try:
+        yield room
+    finally:
+        room.daemon.close()
+        room.mend()
+        for guest in lab.guests:
+            lab.remove_guest(guest.name)
+
+
+@pytest.fixture
+def strike(struck_room: Strike) -> Iterator[Strike]:
+    """`Strike`, ready; what the test broke is mended afterwards."""
+    try:
+        yield struck_room
+    finally:
+        PANICS.extend(g.name for g in struck_room.lab.guests if struck_room.lab.panicked(g.name))
+        struck_room.mend()

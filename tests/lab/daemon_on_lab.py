@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rebalancerd.cli.client import Client
 from rebalancerd.clock import SystemClock
 from rebalancerd.cluster.migration import MigrationRecord
-from rebalancerd.lab import Lab
+from rebalancerd.lab import Lab, LabHost
 from rebalancerd.record.sql_ledger import SqlLedger
 
 
@@ -28,49 +29,68 @@ class DaemonOnLab:
         extra: str = "",
         host_extra: str | Mapping[str, str] = "",
         observe: str = "",
+        top: str = "",
+        act: str = "",
         plan: str = "",
+        tcp: bool = False,
     ) -> None:
-        """``host_extra``: of every host, or by host. Lines for sections that are here already go to those by their names."""
-        self.lab, self.directory = lab, directory
+        """``tcp``: it reaches the hosts over the lab's network, as from another machine, and not by their sockets.
+
+        The rest is as in ``configure``.
+        """
+        self.lab, self.directory, self.tcp = lab, directory, tcp
         self.socket = directory / "api.sock"
         self.config = directory / "rebalancerd.toml"
         self.log = directory / "daemon.log"
-        self.configure(mode=mode, extra=extra, host_extra=host_extra, observe=observe, plan=plan)
+        self.configure(mode, extra=extra, host_extra=host_extra, observe=observe, top=top, act=act, plan=plan)
         self.process: subprocess.Popen[bytes] | None = None
 
     def configure(
         self,
-        *,
         mode: str = "auto",
+        *,
         extra: str = "",
         host_extra: str | Mapping[str, str] = "",
         observe: str = "",
+        top: str = "",
+        act: str = "",
         plan: str = "",
     ) -> None:
-        """Write the configuration for the next start."""
+        """Write the configuration for the next start. ``host_extra``: lines of every host, or of hosts by name."""
         text = [
             f'mode = "{mode}"',
+            top,
             f'state_dir = "{self.directory / "state"}"',
             f'pause_file = "{self.directory / "pause"}"',
             "[ticks]\nsample = 2\nprobe = 3\ndecide = 3",
             f"[observe]\nstale_after = 15\nflap_stable = 5\n{observe}",
             # few rounds: QEMU before 9.0 loses pages between them in software emulation (docs/benchmarks.md)
-            '[act]\ndowntime_start = "600 ms"\ndowntime_steps = 1',
+            f'[act]\ndowntime_start = "600 ms"\ndowntime_steps = 1\n{act}',
             f'[plan]\nmax_downtime = "1 s"\n{plan}',
             f'[serve]\nsocket = "{self.socket}"\nmetrics_listen = ""',
             '[log]\nlevel = "debug"\nformat = "json"',
             extra,
         ]
         text += [
-            f'[[hosts]]\nname = "{host.name}"\nuri = "{host.uri}"\npeer_uri = "{host.peer_uri}"\n'
+            f'[[hosts]]\nname = "{host.name}"\nuri = "{self.uri(host)}"\npeer_uri = "{host.peer_uri}"\n'
             f'migration_uri = "tcp://{host.migration_address}"\ncores = {host.cpu_quota_cores}\n'
             f'link = "1 Gbit/s"\n{host_extra if isinstance(host_extra, str) else host_extra.get(host.name, "")}'
             for host in self.lab.hosts
         ]
         self.config.write_text("\n".join(text) + "\n")
 
-    def start(self) -> "DaemonOnLab":
-        """Start it and wait until it answers."""
+    def uri(self, host: LabHost) -> str:
+        """By which it reaches a host."""
+        return host.peer_uri if self.tcp else host.uri
+
+    def start(self, **environment: str) -> "DaemonOnLab":
+        """Start it and wait until it answers. ``environment``: variables of it beside this process's."""
+        self.launch(**environment)
+        self.wait(self.answers, 180, "the daemon answers")
+        return self
+
+    def launch(self, **environment: str) -> None:
+        """Start it."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "rebalancerd", "run", "--config", str(self.config)],
@@ -78,9 +98,20 @@ class DaemonOnLab:
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
+                env={**os.environ, **environment},
             )
-        self.wait(lambda: self.cli("status").returncode == 0, 90, "the daemon answers")
-        return self
+
+    def answers(self) -> bool:
+        """Whether it answers on its socket."""
+        return Client(self.socket).is_there()
+
+    def get(self, path: str, **query: object) -> dict[str, Any]:
+        """Ask its API without a process in between. Raises CliError."""
+        return Client(self.socket).get(path, **query)
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        """Command it, likewise. Raises CliError."""
+        return Client(self.socket).post(path, body)
 
     def kill(self) -> None:
         """SIGKILL."""

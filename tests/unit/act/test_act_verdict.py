@@ -112,6 +112,25 @@ def test_a_job_lock_not_had_is_abandoned_only_if_the_vm_stayed() -> None:
     assert settle(replace(stayed, flowed=True), SETTINGS).state is S.FAILED
 
 
+def test_an_intent_is_not_given_up_while_the_destination_is_silent() -> None:
+    """Nothing runs on the source's side; but only both hosts' word ends it, or a silence that is long enough."""
+    never = Look(
+        state=S.INTENT,
+        source=DomainState.RUNNING,
+        destination=None,
+        held_seconds=SETTINGS.settle_seconds + 1,
+        begun=False,
+        never_after_all=True,
+    )
+    waiting = settle(never, SETTINGS)
+    assert waiting.state is S.INTENT
+    assert "destination does not answer" in waiting.reason
+    assert settle(replace(never, destination=DomainState.ABSENT), SETTINGS).state is S.ABANDONED
+    given_up = settle(replace(never, held_seconds=SETTINGS.lost_source_seconds), SETTINGS)
+    assert given_up.state is S.ABANDONED
+    assert "destination does not answer" in given_up.reason
+
+
 def test_a_transient_guest_that_ended_is_not_missing() -> None:
     look = Look(
         state=S.RUNNING,

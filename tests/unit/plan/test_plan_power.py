@@ -79,8 +79,11 @@ def names(pairs: tuple[tuple[str, str], ...]) -> list[str]:
 
 
 def test_a_host_is_woken_as_long_before_the_crossing_as_it_takes_to_be_back() -> None:
-    """Two hosts on, one of them spare, half of it usable: 5 cores. Lead is 300 + 300 + 300 s, three steps."""
-    for crossing, woken in ((5, []), (4, []), (3, []), (2, ["c"]), (0, ["c"])):
+    """Two hosts on, one of them spare, half of it usable: 5 cores. Lead is 300 + 300 + 300 s, three steps.
+
+    The fourth step begins three steps after the recorded load ended, which is less than that from now.
+    """
+    for crossing, woken in ((5, []), (4, []), (3, ["c"]), (2, ["c"]), (0, ["c"])):
         demand = [2.0] * crossing + [7.0] * (STEPS - crossing)
         assert names(decided([*ON, *DARK], scenarios(demand), sleeper("c"), sleeper("d")).wake) == woken, crossing
 

@@ -99,6 +99,9 @@ class FakeLedger:
                     state = replace(state, paused=None, resumed_at=c.at)
                 case CommandKind.DRAIN:
                     state = replace(state, drained=state.drained | {c.subject or ""})
+                case CommandKind.CLEAR_QUARANTINE:
+                    cleared = (*state.quarantine_cleared, (c.subject or "", c.at))
+                    state = replace(state, quarantine_cleared=cleared)
                 case CommandKind.UNDRAIN:
                     state = replace(state, drained=state.drained - {c.subject or ""})
                 case CommandKind.APPROVE:

@@ -419,6 +419,19 @@ def test_an_open_breaker_is_told_and_closed(world: Any, ask: Asking) -> None:
     assert "BREAKER_OPEN" not in {c["code"] for c in ask("GET", "status")[1]["checks"]}
 
 
+def test_clearing_either_host_of_a_link_in_quarantine(world: Any, ask: Asking) -> None:
+    """The hosts themselves are not in quarantine, only the way between them: it can be cleared all the same."""
+    failed = build.make_migration(state=MigrationState.FAILED, reason="transport: no route to host")
+    world.ledger.records = [failed]
+    assert "LINK_QUARANTINED" in {c["code"] for c in ask("GET", "status")[1]["checks"]}
+    third = ({"h1", "h2", "h3"} - {failed.source, failed.destination}).pop()
+    assert ask("POST", "clear-quarantine", {"host": third})[1]["code"] == "NOT_QUARANTINED"
+
+    assert ask("POST", "clear-quarantine", {"host": failed.source})[0] == 200
+
+    assert "LINK_QUARANTINED" not in {c["code"] for c in ask("GET", "status")[1]["checks"]}
+
+
 def test_abort_by_name_reaches_the_executor_and_the_ledger(world: Any, ask: Asking) -> None:
     assert ask("POST", "abort", {"vm": "web1"})[1]["code"] == "NOT_MOVING"
     world.executor.running = [build.make_migration(state=MigrationState.RUNNING, ended_at=None)]
