@@ -59,7 +59,7 @@ def _hosts(cfg: "Config") -> Iterator[Problem]:
                 key=(*key, "uri"),
                 reason=f"{host.uri!r} is the URI of {cfg.hosts[first].name!r} already: one host, one entry",
             )
-        for field in ("uri", "peer_uri"):
+        for field in ("uri", "act_uri", "peer_uri"):
             yield from _libvirt_uri(host.name, getattr(host, field), (*key, field))
         yield from _migration_uri(host.migration_uri, (*key, "migration_uri"))
         yield from _http_url(host.agent_url, (*key, "agent_url"))

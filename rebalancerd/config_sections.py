@@ -159,6 +159,11 @@ class HostSection(Section):
         "Socket for read-only connections where it is not the usual one.",
         examples=["/run/libvirt/libvirt-sock-ro"],
     )
+    act_uri: Text | None = setting(
+        _HOST.act_uri,
+        "libvirt URI for connections that may change things, where another account than that of `uri` does so.",
+        examples=["qemu+ssh://rebalancerd@host1/system"],
+    )
     peer_uri: Text | None = setting(
         _HOST.peer_uri,
         "Its libvirt URI as the other hosts resolve it, if that is not `uri`.",

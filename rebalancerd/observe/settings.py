@@ -11,12 +11,14 @@ class HostSettings:
     """One configured host. ``cores``, ``memory_bytes``: what may be used, None to take what libvirt says.
 
     ``uri``: ours, read-only connections are opened on it (``ro_socket`` replaces its socket for them where set);
+    ``act_uri``: ours for connections that may change things, as another account; None: ``uri``;
     ``peer_uri``: as the source host resolves it, None to use ``uri`` when that is remote; ``agent_url``: psutil agent.
     """
 
     name: str
     uri: str
     ro_socket: str | None = None
+    act_uri: str | None = None
     peer_uri: str | None = None
     migration_uri: str | None = None
     mode: HostMode = HostMode.ACTIVE
@@ -36,6 +38,11 @@ class HostSettings:
     power_watts: tuple[float, ...] | None = None
     memory_overcommit: float | None = None
     hugepages: tuple[HugePages, ...] | None = None
+
+    @property
+    def write_uri(self) -> str:
+        """Where connections that may change things are opened."""
+        return self.act_uri or self.uri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
