@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 BUILD_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libvirt-dev
 LAB_PACKAGES := libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils \
 	iproute2 lxcfs kmod procps util-linux
-TEST_PACKAGES := systemd openipmi openssl postgresql polkitd pkexec dbus
+TEST_PACKAGES := systemd openipmi openssl postgresql polkitd dbus-daemon dbus-bin
 
 IS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 SUDO := $(if $(IS_ROOT),,$(shell command -v sudo || true))

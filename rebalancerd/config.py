@@ -14,7 +14,7 @@ from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.policy import Mode, VmPolicy
 from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.config_docs import effective, example
-from rebalancerd.config_errors import ConfigError, Problem, inline_secrets, of_validation, with_lines
+from rebalancerd.config_errors import ConfigError, Problem, inline_secrets, of_validation, with_lines, without_secrets
 from rebalancerd.config_sections import (
     ActSection,
     GuardSection,
@@ -188,10 +188,11 @@ def parse(text: str, path: Path | str = "rebalancerd.toml") -> Config:
         found += [p for p in of_validation(error, Config) if p.key not in secret]
     else:
         cfg = _levelled(cfg)
-        found += config_checks.problems(cfg)
+        secret = {problem.key for problem in found}
+        found += [p for p in config_checks.problems(cfg) if p.key not in secret]
         if not found:
             return cfg
-    raise ConfigError(path, with_lines(found, text))
+    raise ConfigError(path, with_lines(without_secrets(found, tree), text))
 
 
 def _levelled(cfg: Config) -> Config:

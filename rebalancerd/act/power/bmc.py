@@ -6,7 +6,7 @@ from typing import Any
 
 from rebalancerd.act.power.address import IPMI_PORT, host_port
 from rebalancerd.act.power.child import ChildLateError, run_child
-from rebalancerd.act.power.credentials import SecretError, credentials
+from rebalancerd.act.power.credentials import Credentials, SecretError, credentials, without_secrets
 from rebalancerd.act.power.settings import HostPower
 from rebalancerd.cluster.power import PowerFault, PowerReading, PowerState
 from rebalancerd.ports import PowerError
@@ -40,14 +40,14 @@ def ask_bmc(host: str, power: HostPower, order: str, seconds: float) -> PowerRea
         raise PowerError(host, PowerFault.TIMEOUT, f"{power.kind} at {power.address}: {error}") from None
     except OSError as error:
         raise PowerError(host, PowerFault.SETUP, f"cannot start Python: {error}") from None
-    return _reading(host, power, ended.code, ended.output, secret.password)
+    return _reading(host, power, ended.code, ended.output, secret)
 
 
-def _reading(host: str, power: HostPower, code: int, output: str, password: str) -> PowerReading:
+def _reading(host: str, power: HostPower, code: int, output: str, secret: Credentials) -> PowerReading:
     where = f"{power.kind} at {power.address}"
     try:
         answer = json.loads(output)
-        detail = str(answer["detail"]).replace(password, "***")
+        detail = without_secrets(str(answer["detail"]), secret.username, secret.password)
         if "fault" in answer:
             raise PowerError(host, PowerFault(answer["fault"]), f"{where}: {detail}")
         return PowerReading(PowerState(answer["state"]), detail)
