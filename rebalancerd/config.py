@@ -35,6 +35,7 @@ from rebalancerd.config_sections import (
     setting,
 )
 from rebalancerd.guard.settings import GuardSettings, PolicyWindow, Window
+from rebalancerd.observe.listening import TlsFiles, tls_files
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan import aggressiveness
 from rebalancerd.plan.settings import PlanSettings
@@ -150,6 +151,10 @@ class Config(Section):
         if not colon or not address or not port.isascii() or not port.isdigit() or not 0 <= int(port[:9]) <= 65535:
             raise ValueError(f"{text!r} is not ADDRESS:PORT")
         return address, int(port)
+
+    def metrics_tls(self) -> TlsFiles | None:
+        """Certificates of the metrics' server. Raises TlsError (never after ``load``)."""
+        return tls_files(self.serve.metrics_cert_file, self.serve.metrics_key_file, self.serve.metrics_ca_file)
 
 
 def _policy_rule(rule: RuleSection) -> PolicyRule:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rebalancerd import config_power
+from rebalancerd import config_power, config_tls
 from rebalancerd.cluster.power_curve import table_fault
 from rebalancerd.config_errors import Key, Problem, did_you_mean
 from rebalancerd.guard.windows import minute_of_day, zone
@@ -193,6 +193,7 @@ def _places(cfg: "Config") -> Iterator[Problem]:
             cfg.metrics_address()
         except ValueError as error:
             yield Problem(key=("serve", "metrics_listen"), reason=str(error), hint='such as "127.0.0.1:9177"')
+    yield from config_tls.problems(cfg)
 
 
 def _ledger(cfg: "Config") -> Iterator[Problem]:

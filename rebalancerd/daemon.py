@@ -101,7 +101,7 @@ def build_observer(cfg: Config, ports: Ports, clock: SystemClock, directory: Pat
         settings=cfg.observe_settings(),
         read=ports.read,
         probe=ports.probe,
-        agents=HttpAgents(urls) if urls else None,
+        agents=HttpAgents(urls, tls=cfg.observe_settings().agent_tls) if urls else None,
         history=History(directory),
         clock=clock,
     )

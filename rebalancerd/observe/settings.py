@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from rebalancerd.cluster.host import HugePages
 from rebalancerd.cluster.policy import HostMode, VmPolicy
+from rebalancerd.observe.listening import TlsFiles, tls_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,3 +79,11 @@ class ObserveSettings:
     probe_interval_seconds: float = 30.0
     probe_pool_seconds: float = 1800.0
     rules: tuple[PolicyRule, ...] = ()
+    agent_cert_file: str | None = None
+    agent_key_file: str | None = None
+    agent_ca_file: str | None = None
+
+    @property
+    def agent_tls(self) -> TlsFiles | None:
+        """What https:// agents are shown and by what they are checked. Raises TlsError where it is incomplete."""
+        return tls_files(self.agent_cert_file, self.agent_key_file, self.agent_ca_file)

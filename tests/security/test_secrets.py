@@ -18,11 +18,13 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from rebalancerd import config
 from rebalancerd.act.power.adapters import ConfiguredPower
 from rebalancerd.act.power.credentials import without_secrets
 from rebalancerd.act.power.settings import HostPower
+from rebalancerd.cli.app import app
 from rebalancerd.config import ConfigError
 from rebalancerd.ports import PowerError
 
@@ -74,18 +76,11 @@ def test_a_secret_in_the_file_is_refused_and_not_shown(text: str) -> None:
 @pytest.mark.parametrize("command", ["check", "show"])
 def test_nor_by_the_commands(tmp_path: Path, command: str) -> None:
     file = tmp_path / "rebalancerd.toml"
-    file.write_text(
-        "\n".join(INLINE[i] for i in (3,)) + INLINE[-1].partition("[power")[1] + f".x]\nsecret = '{MARKER}'\n"
-    )
+    file.write_text(f"{INLINE[3]}[power.x]\nsecret = '{MARKER}'\n")
 
-    done = subprocess.run(
-        [sys.executable, "-m", "rebalancerd", "config", command, "--config", str(file)],
-        capture_output=True, text=True, check=False, timeout=PATIENCE,
-    )  # fmt: skip
+    told = ask("config", command, "--config", str(file))
 
-    assert done.returncode != 0
-    assert "holds no password" in done.stderr
-    assert_hidden(done.stdout + done.stderr, f"config {command}")
+    assert "holds no password" in told
 
 
 @settings(deadline=None, max_examples=60)
@@ -191,37 +186,32 @@ def written(tmp_path: Path, credentials: bool, ledger: bool = False) -> tuple[Pa
     return file, environment
 
 
-@pytest.mark.parametrize("credentials", [False, True])
-def test_nothing_that_comes_out_of_a_daemon_shows_it(tmp_path: Path, credentials: bool) -> None:
+def ask(*arguments: str) -> str:
+    """What a command says; it must not show the secret."""
+    done = CliRunner().invoke(app, list(arguments))
+    assert_hidden(done.output + "".join(traceback.format_exception(done.exception)), " ".join(arguments))
+    return done.output
+
+
+def test_nothing_that_comes_out_of_a_daemon_shows_it(tmp_path: Path) -> None:
     """Log at debug, ledger, status, configuration, metrics, history, export, doctor, and the whole state directory."""
-    file, environment = written(tmp_path, credentials)
-    log = tmp_path / "log"
-
-    def ask(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "rebalancerd", *arguments],
-            env={**environment, "REBALANCERD_SOCKET": f"{tmp_path}/s"},
-            capture_output=True, text=True, check=False, timeout=PATIENCE,
-        )  # fmt: skip
-        assert_hidden(done.stdout + done.stderr, " ".join(arguments))
-        return done.stdout
-
-    config_option = ("--config", str(file))
+    file, environment = written(tmp_path, credentials=True)
+    log, socket, config_option = tmp_path / "log", ("--socket", f"{tmp_path}/s"), ("--config", str(file))
     with log.open("wb") as stream:
         daemon = subprocess.Popen(
             [sys.executable, "-m", "rebalancerd", "run", *config_option], env=environment, stdout=stream, stderr=stream
         )
     try:
         until = time.monotonic() + PATIENCE
-        while b'"cycle"' not in log.read_bytes() and time.monotonic() < until:
+        while b'"event": "cycle"' not in log.read_bytes() and time.monotonic() < until:
             assert daemon.poll() is None, log.read_text()
             time.sleep(0.2)
-        assert "password" in ask("config", "show", *config_option), "the path of its file is shown"
-        assert "h1" in ask("status", "-o", "json")
-        for arguments in (("status",), ("history", "--cycles"), ("power", "status"), ("explain", "host", "h1"),
-                          ("config", "show", *config_option, "-o", "json"), ("ledger", "export", *config_option),
-                          ("ledger", "check", *config_option), ("doctor", *config_option)):  # fmt: skip
-            ask(*arguments)
+        assert "password_file" in ask("config", "show", *config_option), "the path of its file is shown"
+        assert '"h1"' in ask("status", "--output", "json", *socket)
+        for words in (("status",), ("history", "--cycles"), ("power", "status"), ("explain", "host", "h1")):
+            ask(*words, *socket)
+        for words in (("config", "show", "--output", "json"), ("ledger", "export"), ("ledger", "check")):
+            ask(*words, *config_option)
         port = next(json.loads(line)["port"] for line in log.read_text().splitlines() if '"event": "metrics"' in line)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
             assert_hidden(answer.read(), "the metrics")
@@ -237,14 +227,15 @@ def test_nothing_that_comes_out_of_a_daemon_shows_it(tmp_path: Path, credentials
 
 
 @pytest.mark.parametrize("credentials", [False, True])
-def test_a_ledger_that_cannot_be_reached_is_told_without_it(tmp_path: Path, credentials: bool) -> None:
+def test_a_ledger_that_cannot_be_reached_is_told_without_it(
+    tmp_path: Path, credentials: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("psycopg")
     file, environment = written(tmp_path, credentials, ledger=True)
+    if credentials:
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", environment["CREDENTIALS_DIRECTORY"])
 
-    for arguments in (("run",), ("ledger", "check"), ("config", "show"), ("doctor",)):
-        done = subprocess.run(
-            [sys.executable, "-m", "rebalancerd", *arguments, "--config", str(file)],
-            env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE,
-        )  # fmt: skip
-        assert_hidden(done.stdout + done.stderr, " ".join(arguments))
-        assert arguments != ("run",) or "Connection refused" in done.stderr, "the database was asked"
+    told = ask("ledger", "check", "--config", str(file))
+    ask("config", "show", "--config", str(file))
+
+    assert "Connection refused" in told, "the database was asked"
