@@ -37,7 +37,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly check lint bench model demand-model lock wheel clean
+.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly fuzz audit check lint bench model demand-model lock wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -77,6 +77,18 @@ faults: setup ## the table of faults, one line a row, and docs/faults.md
 faults-nightly: setup ## random walks, a million steps (hours)
 	@FAULT_WALK_STEPS=1000000 $(BIN)/python -m pytest -q -p no:cacheprovider tests/faults/test_walk.py
 
+fuzz: packages $(UV) ## atheris on every reader, FUZZ_SECONDS (default 600) each: make fuzz ARGS="xml plan"
+	@[ -x .venv-fuzz/bin/python ] || $(UV) venv --quiet --python $(PYTHON) .venv-fuzz
+	@cat requirements.lock requirements-fuzz.lock >.venv-fuzz/both.lock
+	@$(UV) pip sync --quiet --python .venv-fuzz/bin/python --require-hashes .venv-fuzz/both.lock
+	@$(UV) pip install --quiet --python .venv-fuzz/bin/python --no-deps --no-build-isolation --editable .
+	@.venv-fuzz/bin/python -m tests.fuzz --seconds $${FUZZ_SECONDS:-600} $(ARGS)
+
+audit: $(UV) ## look every pinned package up among the known vulnerabilities; 1: some are, 2: could not be looked up
+	@[ -x .venv-audit/bin/python ] || $(UV) venv --quiet --python $(PYTHON) .venv-audit
+	@$(UV) pip sync --quiet --python .venv-audit/bin/python --require-hashes requirements-audit.lock
+	@.venv-audit/bin/python tests/security/audit.py .venv-audit/bin/pip-audit
+
 lint: setup ## format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -94,11 +106,14 @@ demand-model: setup ## train the shipped demand model on public traces: make dem
 	@$(BIN)/python -m rebalancerd.cli.publish_demand --traces $(TRACES)
 
 lock: $(UV) ## pin all dependencies with hashes
-	@$(UV) pip compile --quiet --generate-hashes --all-extras --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --output-file requirements.lock pyproject.toml
+	@$(UV) pip compile $(LOCKED) --extra dev --extra postgres --extra power --output-file requirements.lock pyproject.toml
+	@$(UV) pip compile $(LOCKED) --output-file requirements-fuzz.lock - <<<'atheris>=3.0'
+	@$(UV) pip compile $(LOCKED) --output-file requirements-audit.lock - <<<'pip-audit>=2.10'
+
+LOCKED := --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 
 wheel: setup ## build the wheel into dist/
 	@$(UV) build --quiet --python $(BIN)/python --no-build-isolation --wheel --out-dir dist .
 
 clean: ## remove what make made
-	@rm -rf .venv .uv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-fuzz .venv-audit .fuzz .uv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -54,7 +54,9 @@ def look(name: str, seconds: int, corpus: Path) -> bool:
     print(f"{name}: {'held' if done.returncode == 0 else 'BROKEN'}, {executed} inputs in {seconds} s", flush=True)
     if done.returncode == 0:
         return True
-    print("\n".join(line[:300] for line in (done.stdout + done.stderr).splitlines()[-40:]), flush=True)
+    lines = (done.stdout + done.stderr).splitlines()
+    first = next((i for i, line in enumerate(lines) if "Uncaught Python exception" in line), max(0, len(lines) - 20))
+    print("\n".join(line[:300] for line in lines[first : first + 30]), flush=True)
     for path in found.iterdir():
         kept = KEPT / name / path.name
         kept.parent.mkdir(exist_ok=True)
