@@ -37,7 +37,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly fuzz audit check lint bench model demand-model lock wheel clean
+.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly fuzz audit test-systemd check lint bench model demand-model lock wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -89,6 +89,12 @@ audit: $(UV) ## look every pinned package up among the known vulnerabilities; 1:
 	@$(UV) pip sync --quiet --python .venv-audit/bin/python --require-hashes requirements-audit.lock
 	@.venv-audit/bin/python tests/security/audit.py .venv-audit/bin/pip-audit
 
+IMAGE_PACKAGES := debootstrap qemu-system-x86 e2fsprogs
+
+test-systemd: setup ## a Debian image booted under QEMU in which systemd runs the hardened units (root; about a quarter of an hour)
+	@$(call install_packages,$(IMAGE_PACKAGES),exit 1)
+	@$(AS_ROOT) $(BIN)/python -m tests.image $(ARGS)
+
 lint: setup ## format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -116,4 +122,4 @@ wheel: setup ## build the wheel into dist/
 	@$(UV) build --quiet --python $(BIN)/python --no-build-isolation --wheel --out-dir dist .
 
 clean: ## remove what make made
-	@rm -rf .venv .venv-fuzz .venv-audit .fuzz .uv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-fuzz .venv-audit .fuzz .image .uv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -181,7 +181,7 @@ def written(tmp_path: Path, credentials: bool, ledger: bool = False) -> tuple[Pa
     file.write_text(
         f'mode = "auto"\nstate_dir = "{tmp_path}/state"\npause_file = "{tmp_path}/pause"\n{hosts}'
         f'[ticks]\nsample = "1 s"\ndecide = "1 s"\n[serve]\nsocket = "{tmp_path}/s"\nmetrics_listen = "127.0.0.1:0"\n'
-        f'{ledger_text}[log]\nlevel = "debug"\n'
+        f'{ledger_text}[models]\ncost = "physics"\ndemand = "persistence"\n[log]\nlevel = "debug"\n'
     )
     return file, environment
 
