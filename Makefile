@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 BUILD_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libvirt-dev
 LAB_PACKAGES := libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils \
 	iproute2 lxcfs kmod procps util-linux
-TEST_PACKAGES := systemd openipmi openssl postgresql libfaketime iptables
+TEST_PACKAGES := systemd openipmi openssl postgresql libfaketime iptables polkitd dbus-daemon dbus-bin
 
 IS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 SUDO := $(if $(IS_ROOT),,$(shell command -v sudo || true))
@@ -37,7 +37,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly check lint bench model demand-model lock wheel clean
+.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly fuzz audit test-systemd check lint bench model demand-model lock wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -77,6 +77,24 @@ faults: setup test-packages ## the table of faults, one line a row, and docs/fau
 faults-nightly: setup ## random walks, a million steps (hours)
 	@$(BIN)/python -m tests.bench walk --steps 1000000 $(ARGS)
 
+fuzz: packages $(UV) ## atheris on every reader, FUZZ_SECONDS (default 600) each: make fuzz ARGS="xml plan"
+	@[ -x .venv-fuzz/bin/python ] || $(UV) venv --quiet --python $(PYTHON) .venv-fuzz
+	@cat requirements.lock requirements-fuzz.lock >.venv-fuzz/both.lock
+	@$(UV) pip sync --quiet --python .venv-fuzz/bin/python --require-hashes .venv-fuzz/both.lock
+	@$(UV) pip install --quiet --python .venv-fuzz/bin/python --no-deps --no-build-isolation --editable .
+	@.venv-fuzz/bin/python -m tests.fuzz --seconds $${FUZZ_SECONDS:-600} $(ARGS)
+
+audit: $(UV) ## look every pinned package up among the known vulnerabilities; 1: some are, 2: could not be looked up
+	@[ -x .venv-audit/bin/python ] || $(UV) venv --quiet --python $(PYTHON) .venv-audit
+	@$(UV) pip sync --quiet --python .venv-audit/bin/python --require-hashes requirements-audit.lock
+	@.venv-audit/bin/python tests/security/audit.py .venv-audit/bin/pip-audit
+
+IMAGE_PACKAGES := debootstrap qemu-system-x86 e2fsprogs
+
+test-systemd: setup ## a Debian image booted under QEMU in which systemd runs the hardened units (root; about a quarter of an hour)
+	@$(call install_packages,$(IMAGE_PACKAGES),exit 1)
+	@$(AS_ROOT) $(BIN)/python -m tests.image $(ARGS)
+
 lint: setup ## format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -94,11 +112,14 @@ demand-model: setup ## train the shipped demand model on public traces: make dem
 	@$(BIN)/python -m rebalancerd.cli.publish_demand --traces $(TRACES)
 
 lock: $(UV) ## pin all dependencies with hashes
-	@$(UV) pip compile --quiet --generate-hashes --all-extras --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --output-file requirements.lock pyproject.toml
+	@$(UV) pip compile $(LOCKED) --extra dev --extra postgres --extra power --output-file requirements.lock pyproject.toml
+	@$(UV) pip compile $(LOCKED) --output-file requirements-fuzz.lock - <<<'atheris>=3.0'
+	@$(UV) pip compile $(LOCKED) --output-file requirements-audit.lock - <<<'pip-audit>=2.10'
+
+LOCKED := --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 
 wheel: setup ## build the wheel into dist/
 	@$(UV) build --quiet --python $(BIN)/python --no-build-isolation --wheel --out-dir dist .
 
 clean: ## remove what make made
-	@rm -rf .venv .uv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-fuzz .venv-audit .fuzz .image .uv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,7 +14,7 @@ from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.policy import Mode, VmPolicy
 from rebalancerd.cluster.power import PowerLimits
 from rebalancerd.config_docs import effective, example
-from rebalancerd.config_errors import ConfigError, Problem, inline_secrets, of_validation, with_lines
+from rebalancerd.config_errors import ConfigError, Problem, inline_secrets, of_validation, with_lines, without_secrets
 from rebalancerd.config_sections import (
     ActSection,
     GuardSection,
@@ -35,6 +35,7 @@ from rebalancerd.config_sections import (
     setting,
 )
 from rebalancerd.guard.settings import GuardSettings, PolicyWindow, Window
+from rebalancerd.observe.listening import TlsFiles, tls_files
 from rebalancerd.observe.settings import HostSettings, ObserveSettings, PolicyRule
 from rebalancerd.plan import aggressiveness
 from rebalancerd.plan.settings import PlanSettings
@@ -151,6 +152,10 @@ class Config(Section):
             raise ValueError(f"{text!r} is not ADDRESS:PORT")
         return address, int(port)
 
+    def metrics_tls(self) -> TlsFiles | None:
+        """Certificates of the metrics' server. Raises TlsError (never after ``load``)."""
+        return tls_files(self.serve.metrics_cert_file, self.serve.metrics_key_file, self.serve.metrics_ca_file)
+
 
 def _policy_rule(rule: RuleSection) -> PolicyRule:
     values = rule.values()
@@ -188,10 +193,11 @@ def parse(text: str, path: Path | str = "rebalancerd.toml") -> Config:
         found += [p for p in of_validation(error, Config) if p.key not in secret]
     else:
         cfg = _levelled(cfg)
-        found += config_checks.problems(cfg)
+        secret = {problem.key for problem in found}
+        found += [p for p in config_checks.problems(cfg) if p.key not in secret]
         if not found:
             return cfg
-    raise ConfigError(path, with_lines(found, text))
+    raise ConfigError(path, with_lines(without_secrets(found, tree), text))
 
 
 def _levelled(cfg: Config) -> Config:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rebalancerd import config_power
+from rebalancerd import config_power, config_tls
 from rebalancerd.cluster.power_curve import table_fault
 from rebalancerd.config_errors import Key, Problem, did_you_mean
 from rebalancerd.guard.windows import minute_of_day, zone
@@ -59,7 +59,7 @@ def _hosts(cfg: "Config") -> Iterator[Problem]:
                 key=(*key, "uri"),
                 reason=f"{host.uri!r} is the URI of {cfg.hosts[first].name!r} already: one host, one entry",
             )
-        for field in ("uri", "peer_uri"):
+        for field in ("uri", "act_uri", "peer_uri"):
             yield from _libvirt_uri(host.name, getattr(host, field), (*key, field))
         yield from _migration_uri(host.migration_uri, (*key, "migration_uri"))
         yield from _http_url(host.agent_url, (*key, "agent_url"))
@@ -193,6 +193,7 @@ def _places(cfg: "Config") -> Iterator[Problem]:
             cfg.metrics_address()
         except ValueError as error:
             yield Problem(key=("serve", "metrics_listen"), reason=str(error), hint='such as "127.0.0.1:9177"')
+    yield from config_tls.problems(cfg)
 
 
 def _ledger(cfg: "Config") -> Iterator[Problem]:

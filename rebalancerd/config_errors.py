@@ -16,6 +16,15 @@ _SECRET = re.compile(r"passw(or)?d|passphrase|secret|token|credential|api_?key|p
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _ASSIGNMENT = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_.\-]+)\s*=""")
 _TEXT = 240
+# a password in a URL, and one that is handed to a program as an argument
+_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*?:(?P<text>[^/?#\s]+)@")
+_IN_QUERY = re.compile(
+    r"[?&;][^=&;\s]*(?:passw(?:or)?d|passphrase|secret|token)[^=&;\s]*=(?P<text>[^&;\s]+)", re.IGNORECASE
+)
+_IN_ARGUMENT = re.compile(
+    r"^-{1,2}[\w-]*(?:passw(?:or)?d|passphrase|secret|token)[\w-]*[=:](?P<text>.+)$", re.IGNORECASE | re.S
+)
+_ARGUMENT = re.compile(r"^-{1,2}[\w-]*(?:passw(?:or)?d|passphrase|secret|token)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +112,8 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def inline_secrets(tree: Any, key: Key = ()) -> list[Problem]:
-    """Keys that look like secrets written into the file, which everybody who may read it would see."""
+    """What looks like a secret written into the file, which everybody who may read it would see: keys, passwords in URLs,
+    arguments of commands."""
     found: list[Problem] = []
     if isinstance(tree, Mapping):
         for name, value in tree.items():
@@ -115,7 +125,45 @@ def inline_secrets(tree: Any, key: Key = ()) -> list[Problem]:
     elif isinstance(tree, list):
         for index, value in enumerate(tree):
             found += inline_secrets(value, (*key, index))
+            if isinstance(value, str) and _ARGUMENT.match(value) and index + 1 < len(tree):
+                found.append(Problem(key=(*key, index + 1), reason=_ON_A_COMMAND_LINE))
+    elif isinstance(tree, str):
+        if _IN_URL.search(tree) or _IN_QUERY.search(tree):
+            found.append(Problem(key=key, reason="a URL in the configuration holds no password"))
+        elif _IN_ARGUMENT.match(tree):
+            found.append(Problem(key=key, reason=_ON_A_COMMAND_LINE))
     return found
+
+
+_ON_A_COMMAND_LINE = "a secret among a command's arguments: every user of the machine could read it there"
+
+
+def without_secrets(problems: Iterable[Problem], tree: Any) -> list[Problem]:
+    """The problems, and of those that would show a secret of the file only the place."""
+    texts = secret_texts(tree)
+    return [
+        replace(p, reason="is wrong; it is not shown, because it holds a secret")
+        if any(text in p.reason or text in p.hint for text in texts)
+        else p
+        for p in problems
+    ]
+
+
+def secret_texts(tree: Any, *, secret: bool = False) -> set[str]:
+    """The secrets that ``inline_secrets`` finds, as far as a message could show them."""
+    if isinstance(tree, Mapping):
+        inner = (
+            secret_texts(v, secret=secret or (_SECRET.search(k) is not None and not k.endswith("_file")))
+            for k, v in tree.items()
+        )
+        return set().union(*inner)
+    if isinstance(tree, list):
+        follows = [False, *(isinstance(v, str) and _ARGUMENT.match(v) is not None for v in tree)]
+        return set().union(*(secret_texts(v, secret=secret or f) for v, f in zip(tree, follows, strict=False)))
+    if not isinstance(tree, str) or not tree:
+        return set()
+    matches = (*_IN_URL.finditer(tree), *_IN_QUERY.finditer(tree), *_IN_ARGUMENT.finditer(tree))
+    return {m["text"] for m in matches} | ({tree} if secret else set())
 
 
 def with_lines(problems: Iterable[Problem], text: str) -> list[Problem]:

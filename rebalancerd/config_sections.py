@@ -159,6 +159,11 @@ class HostSection(Section):
         "Socket for read-only connections where it is not the usual one.",
         examples=["/run/libvirt/libvirt-sock-ro"],
     )
+    act_uri: Text | None = setting(
+        _HOST.act_uri,
+        "libvirt URI for connections that may change things, where another account than that of `uri` does so.",
+        examples=["qemu+ssh://rebalancerd@host1/system"],
+    )
     peer_uri: Text | None = setting(
         _HOST.peer_uri,
         "Its libvirt URI as the other hosts resolve it, if that is not `uri`.",
@@ -203,8 +208,8 @@ class HostSection(Section):
     )
     agent_url: Text | None = setting(
         _HOST.agent_url,
-        "Its metrics agent (`rebalancerd agent`), http://ADDRESS:9178/metrics.",
-        examples=["http://host1:9178/metrics"],
+        "Its metrics agent (`rebalancerd agent`), https://NAME:9178/metrics; http:// on this machine only.",
+        examples=["https://host1:9178/metrics"],
     )
     idle_watts: Number | None = setting(
         _HOST.idle_watts,
@@ -249,6 +254,17 @@ class ObserveSection(Section):
     )
     probe_pool_seconds: Seconds = setting(
         _OBSERVE.probe_pool_seconds, "Readings of a VM within this time are pooled.", gt=0
+    )
+    agent_cert_file: Text | None = setting(
+        _OBSERVE.agent_cert_file,
+        "Our certificate, shown to agents at https://; an absolute path, or the bare name of a systemd credential.",
+        examples=["/etc/rebalancerd/tls/daemon.pem"],
+    )
+    agent_key_file: Text | None = setting(
+        _OBSERVE.agent_key_file, "Its key.", examples=["/etc/rebalancerd/tls/daemon.key"]
+    )
+    agent_ca_file: Text | None = setting(
+        _OBSERVE.agent_ca_file, "CA of the agents' certificates.", examples=["/etc/rebalancerd/tls/ca.pem"]
     )
 
 
@@ -682,7 +698,20 @@ class ServeSection(Section):
         (), "User ids that may use the socket besides root and the daemon's own.", max_length=1000
     )
     metrics_listen: Text = setting(
-        "127.0.0.1:9177", 'Where Prometheus metrics are served, ADDRESS:PORT; "" for nowhere.'
+        "127.0.0.1:9177",
+        'Where Prometheus metrics are served, ADDRESS:PORT; "" for nowhere. Others than this machine\'s own '
+        "addresses need the three files below.",
+    )
+    metrics_cert_file: Text | None = setting(
+        None,
+        "Certificate of the metrics' server; an absolute path, or the bare name of a systemd credential.",
+        examples=["/etc/rebalancerd/tls/daemon.pem"],
+    )
+    metrics_key_file: Text | None = setting(None, "Its key.", examples=["/etc/rebalancerd/tls/daemon.key"])
+    metrics_ca_file: Text | None = setting(
+        None,
+        "CA whose certificates clients of the metrics must show.",
+        examples=["/etc/rebalancerd/tls/ca.pem"],
     )
 
 

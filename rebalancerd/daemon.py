@@ -118,7 +118,7 @@ def build_observer(
         settings=cfg.observe_settings(),
         read=ports.read,
         probe=ports.probe,
-        agents=HttpAgents(urls) if urls else None,
+        agents=HttpAgents(urls, tls=cfg.observe_settings().agent_tls) if urls else None,
         history=History(directory, tiers=tiers_of(cfg.predict_settings().step_seconds)),
         clock=clock,
         power_model=power_model,

@@ -200,8 +200,9 @@ class LibvirtWrite:
 
     def _path(self, destination: str) -> tuple[str, str]:
         host = self._hosts[destination]
-        local = host.uri.partition(":")[0] in LOCAL and "://" in host.uri and host.uri.partition("://")[2][:1] == "/"
-        peer_uri = host.peer_uri or (None if local else host.uri)
+        scheme, separator, rest = host.write_uri.partition("://")
+        local = scheme in LOCAL and bool(separator) and rest[:1] == "/"
+        peer_uri = host.peer_uri or (None if local else host.write_uri)
         if peer_uri is None or host.migration_uri is None:
             missing = "peer URI" if peer_uri is None else "migration URI"
             raise HostRefusedError(destination, f"no {missing} is configured, so no host can migrate to it")

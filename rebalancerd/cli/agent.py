@@ -12,6 +12,7 @@ DEFAULT_DIRTY_SECONDS = 10.0
 
 
 def agent(
+    *,
     listen: Annotated[
         str, typer.Option("--listen", metavar="ADDRESS:PORT", help="Where to export this host's figures.")
     ] = DEFAULT_LISTEN,
@@ -30,12 +31,20 @@ def agent(
     dirty_every: Annotated[
         float, typer.Option("--dirty-every", metavar="SECONDS", help="Measure one guest that often, in turn.")
     ] = DEFAULT_DIRTY_SECONDS,
+    tls_cert: Annotated[
+        str | None, typer.Option("--tls-cert", metavar="FILE", help="Our certificate; needed beyond loopback.")
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option("--tls-key", metavar="FILE", help="Its key.")] = None,
+    tls_ca: Annotated[
+        str | None, typer.Option("--tls-ca", metavar="FILE", help="CA whose certificates clients must show.")
+    ] = None,
 ) -> None:
     """Export this host's CPU, memory, swap, pressure and NIC rates over HTTP until stopped."""
     from rebalancerd.observe.agent import serve_agent
     from rebalancerd.observe.agent_dirty import DIRTY_PATH, DirtyMeter
     from rebalancerd.observe.agent_power import RaplCollector
     from rebalancerd.observe.agent_surroundings import SurroundingsCollector
+    from rebalancerd.observe.listening import TlsError, tls_files
 
     log_to_stderr()
     surroundings = SurroundingsCollector(path or [], name or [])
@@ -45,10 +54,13 @@ def agent(
         raise CliError(str(error), "see --dirty-every", code=USAGE) from error
     exported = [surroundings, RaplCollector()]
     try:
+        tls = tls_files(tls_cert, tls_key, tls_ca)
         if meter is None:
-            running = serve_agent(listen, exported)
+            running = serve_agent(listen, exported, tls=tls)
         else:
-            running = serve_agent(listen, [*exported, meter], {DIRTY_PATH: meter.page})
+            running = serve_agent(listen, [*exported, meter], {DIRTY_PATH: meter.page}, tls)
+    except TlsError as error:
+        raise CliError(f"--listen {listen}: {error}", "see --tls-cert, --tls-key and --tls-ca", code=USAGE) from error
     except ValueError as error:
         raise CliError(str(error), f"such as {DEFAULT_LISTEN} or [::1]:9178", code=USAGE) from error
     except OSError as error:
@@ -56,7 +68,7 @@ def agent(
     surroundings.start()
     if meter is not None:
         meter.start()
-    talk(f"figures of this host on http://{running.address}/metrics")
+    talk(f"figures of this host on {'http' if tls is None else 'https'}://{running.address}/metrics")
     try:
         running.wait()
     except KeyboardInterrupt:

@@ -35,7 +35,7 @@ def doctor(
     cfg = load(config)
     talk(f"looking at {len(cfg.hosts)} hosts as mode {cfg.mode} would")
     ports = build_ports(cfg, SystemClock())
-    looks = look_at(cfg.host_settings(), ports.read, ports.probe, ports.write)
+    looks = look_at(cfg.host_settings(), ports.read, ports.probe, ports.write, cfg.observe_settings().agent_tls)
     findings = diagnose(looks, cfg.mode, compare_cpus(looks, ports.probe))
     if output is Output.JSON:
         emit_json({"format": 1, "mode": cfg.mode.value, "findings": [_document(f) for f in findings]})

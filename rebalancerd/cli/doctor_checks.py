@@ -156,10 +156,12 @@ def _peer_uri(look: HostLook) -> Finding:
             return _finding("peer uri", look, Result.OK, given)
         mend = "peer_uri is how the *source host* reaches this libvirtd, such as qemu+tls://NAME/system"
         return _finding("peer uri", look, Result.FAIL, f"{given} is not remote: a source host would ask itself", mend)
-    if urlsplit(settings.uri).scheme in REMOTE_SCHEMES:
-        return _finding("peer uri", look, Result.WARN, f"not set: {settings.uri} is used", "set peer_uri, to be sure")
+    if urlsplit(settings.write_uri).scheme in REMOTE_SCHEMES:
+        return _finding(
+            "peer uri", look, Result.WARN, f"not set: {settings.write_uri} is used", "set peer_uri, to be sure"
+        )
     mend = "set peer_uri to how the other hosts reach this libvirtd, such as qemu+tls://NAME/system"
-    return _finding("peer uri", look, Result.FAIL, f"not set, and {settings.uri} is local", mend)
+    return _finding("peer uri", look, Result.FAIL, f"not set, and {settings.write_uri} is local", mend)
 
 
 def _migration_uri(look: HostLook) -> Finding:

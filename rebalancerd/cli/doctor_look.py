@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from rebalancerd.cli.doctor_checks import NOT_ASKED, AgentLook, Answer, HostLook
 from rebalancerd.cluster.sample import CpuFit
 from rebalancerd.cluster.vm import VmFacts
+from rebalancerd.observe.listening import TlsFiles
 from rebalancerd.observe.settings import HostSettings
 from rebalancerd.ports import HostError, HostRefusedError, HypervisorProbe, HypervisorRead, HypervisorWrite
 
@@ -21,11 +22,15 @@ MOST_COMPARISONS = 200
 
 
 def look_at(
-    hosts: Sequence[HostSettings], read: HypervisorRead, probe: HypervisorProbe | None, write: HypervisorWrite | None
+    hosts: Sequence[HostSettings],
+    read: HypervisorRead,
+    probe: HypervisorProbe | None,
+    write: HypervisorWrite | None,
+    tls: TlsFiles | None = None,
 ) -> tuple[HostLook, ...]:
-    """Every host, side by side; one that hangs costs its own deadline."""
+    """Every host, side by side; one that hangs costs its own deadline. ``tls``: what agents are shown."""
     with ThreadPoolExecutor(max_workers=max(1, min(32, len(hosts)))) as pool:
-        return tuple(pool.map(lambda host: _look(host, read, probe, write), hosts))
+        return tuple(pool.map(lambda host: _look(host, read, probe, write, tls), hosts))
 
 
 def compare_cpus(looks: Sequence[HostLook], probe: HypervisorProbe | None) -> Mapping[tuple[str, str], Answer]:
@@ -46,9 +51,13 @@ def compare_cpus(looks: Sequence[HostLook], probe: HypervisorProbe | None) -> Ma
 
 
 def _look(
-    host: HostSettings, read: HypervisorRead, probe: HypervisorProbe | None, write: HypervisorWrite | None
+    host: HostSettings,
+    read: HypervisorRead,
+    probe: HypervisorProbe | None,
+    write: HypervisorWrite | None,
+    tls: TlsFiles | None,
 ) -> HostLook:
-    port, agent = _port(host), _agent(host)
+    port, agent = _port(host), _agent(host, tls)
     try:
         sample = read.sample(host.name)
     except HostError as error:
@@ -114,7 +123,7 @@ def _port(host: HostSettings) -> Answer:
     return Answer(True, f"{address} port {port} is open from here")
 
 
-def _agent(host: HostSettings) -> AgentLook | None:
+def _agent(host: HostSettings, tls: TlsFiles | None) -> AgentLook | None:
     if host.agent_url is None:
         return None
     import httpx
@@ -126,7 +135,8 @@ def _agent(host: HostSettings) -> AgentLook | None:
     url = host.agent_url if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/metrics"
     try:
         asked = time.time()
-        answer = httpx.get(url, timeout=AGENT_PATIENCE_SECONDS, trust_env=False)
+        verify = True if tls is None else tls.for_client()
+        answer = httpx.get(url, timeout=AGENT_PATIENCE_SECONDS, trust_env=False, verify=verify)
         here = (asked + time.time()) / 2
         answer.raise_for_status()
         figures = parse_figures(answer.text)

@@ -19,6 +19,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from rebalancerd.cli.config import load
     from rebalancerd.daemon import Daemon
     from rebalancerd.ending import end_process
+    from rebalancerd.observe.listening import TlsError
     from rebalancerd.ports import LedgerUnavailableError
     from rebalancerd.record.file_lease import LeaseTakenError
 
@@ -32,6 +33,8 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
             raise CliError(str(error), "one daemon per state directory", code=NOT_THERE) from error
         except LedgerUnavailableError as error:
             raise CliError(f"the ledger cannot be used: {error}", f"see state_dir and ledger in {config}") from error
+        except TlsError as error:
+            raise CliError(str(error), f"see observe.agent_cert_file and its key and CA in {config}") from error
         except OSError as error:
             raise CliError(
                 f"cannot use {cfg.state_dir}: {error.strerror or error}", f"see state_dir in {config}"
@@ -47,6 +50,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _serve(daemon: "Daemon") -> "Servers":
+    from rebalancerd.observe.listening import TlsError
     from rebalancerd.serve.control import Control, Surroundings
     from rebalancerd.serve.servers import Servers
     from rebalancerd.serve.socket_server import SocketInUseError, default_allowed_uids
@@ -84,7 +88,8 @@ def _serve(daemon: "Daemon") -> "Servers":
             Path(cfg.serve.socket),
             allowed_uids=default_allowed_uids() | set(cfg.serve.allowed_uids),
             metrics_at=cfg.metrics_address(),
+            metrics_tls=cfg.metrics_tls(),
         )
-    except (SocketInUseError, OSError, RuntimeError) as error:
+    except (SocketInUseError, TlsError, OSError, RuntimeError) as error:
         raise CliError(f"cannot serve: {error}", "see [serve] in the configuration") from error
     return servers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from rebalancerd.lab.image import Image
-from rebalancerd.lab.spec import GuestSpec, encode_schedule
+from rebalancerd.lab.spec import GuestSpec, encode_schedule, parsed_metadata
 from rebalancerd.lab.storage import Disk
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"
@@ -43,7 +43,7 @@ def domain_xml(guest: GuestSpec, uuid: str, image: Image, disk: Disk | None, *, 
     _add(domain, "uuid", text=uuid)
     if guest.metadata_xml:
         metadata = _add(domain, "metadata")
-        metadata.append(ET.fromstring(guest.metadata_xml))  # noqa: S314 - written by the lab's own user
+        metadata.append(parsed_metadata(guest.metadata_xml))
     _add(domain, "memory", text=str(guest.memory_mib), unit="MiB")
     _add(domain, "vcpu", text=str(guest.vcpus))
     system = _add(domain, "os")

@@ -12,6 +12,8 @@ from typing import Literal
 MAX_HOSTS = 9
 MAX_GUESTS = 64
 MAX_PHASES = 4000
+METADATA_CHARACTERS = 65_536
+METADATA_DEPTH = 32
 KERNEL_COMMAND_LINE_CHARS = 1500
 GUEST_OVERHEAD_MIB = 72
 _NAME = re.compile(r"[a-z0-9]{1,6}")
@@ -149,9 +151,9 @@ class GuestSpec:
         _check(self.machine in ("pc", "q35"), f"{at}: machine must be pc or q35, not {self.machine}")
         if self.metadata_xml:
             try:
-                root = ET.fromstring(self.metadata_xml)  # noqa: S314 - written by the lab's own user
-            except ET.ParseError as error:
-                raise ValueError(f"{at}: metadata_xml is not XML: {error}") from error
+                root = parsed_metadata(self.metadata_xml)
+            except ValueError as error:
+                raise ValueError(f"{at}: metadata_xml {error}") from error
             _check(root.tag.startswith("{"), f"{at}: metadata_xml needs an element in a namespace of its own")
         check_phases(self.phases, self.memory_mib)
         _check(
@@ -226,3 +228,25 @@ class LabSpec:
     def host_uuid(self, host: str) -> str:
         """UUID of a host: always the same for the same lab and host name; migration refuses equal ones."""
         return str(uuid.uuid5(_UUID_SPACE, f"{self.name}/host/{host}"))
+
+
+def parsed_metadata(text: str) -> ET.Element:
+    """The element that a guest carries in its metadata.
+
+    Raises:
+        ValueError: it is not XML, longer or deeper than metadata may be, or declares entities.
+    """
+    if len(text) > METADATA_CHARACTERS:
+        raise ValueError(f"is longer than {METADATA_CHARACTERS} characters")
+    if "<!DOCTYPE" in text:
+        raise ValueError("has a DOCTYPE")
+    try:
+        root = ET.fromstring(text)  # noqa: S314 - short, and without a DTD there are no entities
+    except ET.ParseError as error:
+        raise ValueError(f"is not XML: {error}") from error
+    level, depth = [root], 0
+    while level:
+        level, depth = [child for element in level for child in element], depth + 1
+    if depth > METADATA_DEPTH:
+        raise ValueError(f"is nested more than {METADATA_DEPTH} deep")
+    return root

@@ -14,9 +14,11 @@ from wsgiref.simple_server import WSGIServer
 
 import psutil  # type: ignore[import-untyped]
 import structlog
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from rebalancerd.observe.listening import TlsFiles, serve_wsgi
 
 log = structlog.get_logger(__name__)
 
@@ -157,18 +159,18 @@ def serve_agent(
     listen: str = DEFAULT_LISTEN,
     collectors: Sequence[Collector] = (),
     pages: Mapping[str, Callable[[], bytes]] | None = None,
+    tls: TlsFiles | None = None,
 ) -> RunningAgent:
     """Answer on ``listen`` from a thread; port 0 takes a free one. Raises ValueError, OSError.
 
     ``collectors``: more to export. ``pages``: by path, what gives a JSON document; any other path shows the figures.
-    There is no authentication: away from loopback it belongs on a management network or behind a proxy.
+    Other addresses than this machine's own need ``tls``, which only answers clients with a certificate of its CA.
     """
     host, port = split_listen(listen)
     registry = CollectorRegistry()
     registry.register(HostCollector())
     for collector in collectors:
         registry.register(collector)
-    server, thread = start_http_server(port, addr=host, registry=registry)
-    if pages:
-        server.set_app(_with_pages(server.get_app(), pages))
+    app = make_wsgi_app(registry)
+    server, thread = serve_wsgi(_with_pages(app, pages) if pages else app, host, port, tls)
     return RunningAgent(server, thread)

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rebalancerd.cluster.sample import AgentCurve, AgentSample
 from rebalancerd.observe.agent import PREFIX
 from rebalancerd.observe.agent_curves import parse_curves
+from rebalancerd.observe.listening import TlsFiles
 from rebalancerd.ports import Clock
 
 log = structlog.get_logger(__name__)
@@ -48,9 +49,13 @@ class HttpAgents:
         timeout: float = 2.0,
         *,
         clock: Clock | None = None,
+        tls: TlsFiles | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """``clock`` measures the time between scrapes (default: the system's). Raises ValueError for a URL that is none."""
+        """``clock`` measures the time between scrapes (default: the system's); ``tls``: what https:// agents are shown.
+
+        Raises ValueError for a URL that is none, and for certificates that cannot be used.
+        """
         self._urls = {host: _metrics_url(host, url) for host, url in urls.items()}
         self._monotonic: Callable[[], float] = time.monotonic if clock is None else clock.monotonic
         # no proxies from the environment, no redirects: an agent answers itself or not at all
@@ -58,6 +63,7 @@ class HttpAgents:
             timeout=timeout,
             trust_env=False,
             follow_redirects=False,
+            verify=True if tls is None else tls.for_client(),
             transport=transport,
             headers={"Accept-Encoding": "identity"},
         )

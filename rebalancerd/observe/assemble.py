@@ -45,7 +45,7 @@ def host_of(watch: HostWatch, now: float, unusable: str | None, *, drained: bool
     facts = None if sample is None else sample.facts
     total = None if sample is None else sample.memory_total_bytes or sample.facts.memory_bytes
     cpus = None if facts is None or facts.cpus < 1 else float(facts.cpus)
-    peer = declared.uri if declared.uri.startswith(REMOTE_SCHEMES) else None
+    peer = declared.write_uri if declared.write_uri.startswith(REMOTE_SCHEMES) else None
     return Host(
         name=declared.name,
         facts=facts,

@@ -28,6 +28,7 @@ Opener = Callable[[HostSettings], Connection]
 KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_COUNT = 5, 3
 BACKOFF_FIRST_SECONDS, BACKOFF_MOST_SECONDS = 1.0, 30.0
 OPEN_DEADLINE_SECONDS = 10.0
+OBSERVING = frozenset({"sample", "ask"})  # purposes for which a read-only connection does
 # numbers of libvirt's ABI (virterror.h)
 ERR_INTERNAL, ERR_NO_SUPPORT, ERR_NO_CONNECT, ERR_INVALID_CONN = 1, 3, 5, 6
 ERR_OPERATION_DENIED, ERR_SYSTEM, ERR_RPC, ERR_NO_DOMAIN, ERR_AUTH_FAILED = 29, 38, 39, 42, 45
@@ -87,11 +88,11 @@ def open_read_write(host: HostSettings) -> Connection:
 
     Raises libvirt.libvirtError, HostUriError.
     """
-    check_uri(host.name, host.uri)
+    check_uri(host.name, host.write_uri)
     start_event_loop()
     import libvirt
 
-    return libvirt.open(host.uri)
+    return libvirt.open(host.write_uri)
 
 
 def host_error(host: str, what: str, error: "libvirt.libvirtError", *, alive: bool = True) -> HostError:
@@ -184,7 +185,8 @@ class HostLink:
         if wait > 0:
             raise HostUnreachableError(self.host, f"{self._last_error}; next attempt in {wait:.0f} s")
         self._closed_by_libvirt = None
-        what = f"cannot connect to {self._settings.uri}"
+        observing = self._purpose in OBSERVING
+        what = f"cannot connect to {self._settings.uri if observing else self._settings.write_uri}"
         try:
             attempt = self._attempt = object()
             connection = self._run(

@@ -5,7 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rebalancerd.cluster.sample import CpuFit
-from rebalancerd.observe.libvirt_connection import ERR_NO_SUPPORT, HostLink, Opener, open_read_write
+from rebalancerd.observe.libvirt_connection import (
+    ERR_ACCESS_DENIED,
+    ERR_NO_SUPPORT,
+    HostLink,
+    Opener,
+    open_read_write,
+)
 from rebalancerd.observe.safe_xml import DomainXmlError, parse
 from rebalancerd.observe.settings import HostSettings, ObserveSettings
 from rebalancerd.ports import Clock, HostRefusedError
@@ -56,12 +62,8 @@ class LibvirtProbe:
 
         Raises HostUnreachableError, HostRefusedError.
         """
-        import libvirt
-
         what = "CPU of a VM"
-        xml = self._links[source].call(
-            what, lambda c: c.lookupByUUIDString(vm_uuid).XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)
-        )
+        xml = self._links[source].call(what, lambda connection: _cpu_xml(connection.lookupByUUIDString(vm_uuid)))
         try:
             question = cpu_question(xml)
         except DomainXmlError as error:
@@ -81,6 +83,22 @@ class LibvirtProbe:
         """Let go of every connection."""
         for link in self._links.values():
             link.close()
+
+
+def _cpu_xml(domain: Any) -> str:
+    """The XML that would be sent to a destination.
+
+    libvirt's access control puts its secrets (such as passwords of displays) to it, so where these are denied to us it
+    is the XML without them: that has the CPU as the guest sees it, which asks no less of a destination.
+    """
+    import libvirt
+
+    try:
+        return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != ERR_ACCESS_DENIED:
+            raise
+    return str(domain.XMLDesc(0))
 
 
 def cpu_question(xml: str) -> tuple[CpuFit, str] | Callable[[Any], tuple[CpuFit, str]]:

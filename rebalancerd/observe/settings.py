@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from rebalancerd.cluster.host import HugePages
 from rebalancerd.cluster.policy import HostMode, VmPolicy
+from rebalancerd.observe.listening import TlsFiles, tls_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,12 +12,14 @@ class HostSettings:
     """One configured host. ``cores``, ``memory_bytes``: what may be used, None to take what libvirt says.
 
     ``uri``: ours, read-only connections are opened on it (``ro_socket`` replaces its socket for them where set);
+    ``act_uri``: ours for connections that may change things, as another account; None: ``uri``;
     ``peer_uri``: as the source host resolves it, None to use ``uri`` when that is remote; ``agent_url``: psutil agent.
     """
 
     name: str
     uri: str
     ro_socket: str | None = None
+    act_uri: str | None = None
     peer_uri: str | None = None
     migration_uri: str | None = None
     mode: HostMode = HostMode.ACTIVE
@@ -36,6 +39,11 @@ class HostSettings:
     power_watts: tuple[float, ...] | None = None
     memory_overcommit: float | None = None
     hugepages: tuple[HugePages, ...] | None = None
+
+    @property
+    def write_uri(self) -> str:
+        """Where connections that may change things are opened."""
+        return self.act_uri or self.uri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +79,11 @@ class ObserveSettings:
     probe_interval_seconds: float = 30.0
     probe_pool_seconds: float = 1800.0
     rules: tuple[PolicyRule, ...] = ()
+    agent_cert_file: str | None = None
+    agent_key_file: str | None = None
+    agent_ca_file: str | None = None
+
+    @property
+    def agent_tls(self) -> TlsFiles | None:
+        """What https:// agents are shown and by what they are checked. Raises TlsError where it is incomplete."""
+        return tls_files(self.agent_cert_file, self.agent_key_file, self.agent_ca_file)

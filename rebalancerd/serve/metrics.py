@@ -1,13 +1,11 @@
 """Prometheus metrics: seconds, bytes, ``_total``; labelled by host, outcome or code, never by VM."""
 
-import socket
 import threading
 from collections import Counter as Tally
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from wsgiref.simple_server import WSGIServer
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 from rebalancerd import __version__
 from rebalancerd.cluster.decision import CycleRecord
@@ -15,6 +13,7 @@ from rebalancerd.cluster.migration import OPEN_STATES, MigrationRecord, Migratio
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerRecord
 from rebalancerd.night_book import NightsTold
+from rebalancerd.observe.listening import TlsFiles, serve_wsgi
 from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState
 from rebalancerd.record.lease import Tenure
@@ -354,14 +353,16 @@ def ratios(record: MigrationRecord) -> list[tuple[str, float]]:
     ]
 
 
-def serve_metrics(metrics: Metrics, address: str, port: int) -> tuple[int, Callable[[], None]]:
+def serve_metrics(
+    metrics: Metrics, address: str, port: int, tls: TlsFiles | None = None
+) -> tuple[int, Callable[[], None]]:
     """Serve on ``address``:``port`` (0: any free one) from a thread; returns the port and a function that ends it.
 
-    Raises OSError naming the address if it cannot be had.
+    Raises OSError naming the address if it cannot be had, TlsError.
     """
     try:
-        server, thread = start_http_server(port, addr=address, registry=metrics.registry)
-    except (OSError, socket.gaierror) as error:
+        server, thread = serve_wsgi(make_wsgi_app(metrics.registry), address, port, tls)
+    except OSError as error:
         raise OSError(f"metrics on {address}:{port}: {error}") from error
 
     def stop() -> None:
@@ -369,6 +370,5 @@ def serve_metrics(metrics: Metrics, address: str, port: int) -> tuple[int, Calla
         thread.join(5.0)
         server.server_close()
 
-    bound = server.server_port if isinstance(server, WSGIServer) else port
-    log.info("metrics", address=address, port=bound)
-    return bound, stop
+    log.info("metrics", address=address, port=server.server_port, tls=tls is not None)
+    return server.server_port, stop

@@ -6,6 +6,7 @@ from pathlib import Path
 import structlog
 
 from rebalancerd.cluster.decision import CycleRecord
+from rebalancerd.observe.listening import TlsError, TlsFiles
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.serve.api import create_app
 from rebalancerd.serve.control import Control
@@ -32,15 +33,16 @@ class Servers:
         *,
         allowed_uids: Collection[int] | None = None,
         metrics_at: tuple[str, int] | None = None,
+        metrics_tls: TlsFiles | None = None,
     ) -> None:
-        """Start both; ``metrics_at`` None: no metrics, port 0: any free one. Raises SocketInUseError, OSError, RuntimeError."""
+        """Start both; ``metrics_at`` None: no metrics, port 0: any free one. Raises SocketInUseError, TlsError, OSError, RuntimeError."""
         api = SocketServer(create_app(self.control), socket, allowed_uids)
         api.start()
         self._stops.append(api.stop)
         if metrics_at is not None:
             try:
-                self.metrics_port, stop = serve_metrics(self.metrics, *metrics_at)
-            except OSError:
+                self.metrics_port, stop = serve_metrics(self.metrics, *metrics_at, metrics_tls)
+            except (OSError, TlsError):
                 self.stop()
                 raise
             self._stops.append(stop)

@@ -40,6 +40,9 @@ _SHORT = {
 }
 
 
+MOST_VMS = 100_000
+
+
 class ScenarioError(ValueError):
     """A scenario's file is wrong; the message names file and key or line."""
 
@@ -81,11 +84,11 @@ def seconds(text: str | float) -> float:
     """Seconds of ``90``, ``"90s"``, ``"1h30m"`` or ``"HH:MM:SS"``. Raises ScenarioError."""
     if isinstance(text, int | float):
         return float(text)
-    if re.fullmatch(r"\d+(:\d\d){1,2}", text):
+    if len(text) <= 100 and re.fullmatch(r"\d+(:\d\d){1,2}", text):
         parts = [int(p) for p in text.split(":")]
         return float(sum(p * 60**i for i, p in enumerate(reversed(parts))))
-    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
-        raise ScenarioError(f"not a duration: {text!r}")
+    if len(text) > 100 or not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+        raise ScenarioError(f"not a duration: {text[:100]!r}")
     return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)([dhms])", text))
 
 
@@ -108,12 +111,18 @@ def parse_script(text: str, name: str = "cmdlist") -> tuple[ScriptLine, ...]:
     """Lines ``TIME VERB ARGUMENTS…``; ``#`` begins a comment. Raises ScenarioError for a line out of order."""
     lines: list[ScriptLine] = []
     for number, line in enumerate(text.splitlines(), 1):
-        words = shlex.split(line, comments=True)
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise ScenarioError(f"{name}:{number}: {error}") from None
         if not words:
             continue
         if len(words) < 2:
             raise ScenarioError(f"{name}:{number}: a line is TIME VERB ARGUMENTS")
-        at = seconds(words[0])
+        try:
+            at = seconds(words[0])
+        except ScenarioError as error:
+            raise ScenarioError(f"{name}:{number}: {error}") from None
         if lines and at < lines[-1].at:
             raise ScenarioError(f"{name}:{number}: {words[0]} is before the line above it")
         lines.append(ScriptLine(at=at, verb=words[1], arguments=tuple(words[2:])))
@@ -121,7 +130,16 @@ def parse_script(text: str, name: str = "cmdlist") -> tuple[ScriptLine, ...]:
 
 
 def parse_world(table: Mapping[str, Any]) -> WorldSpec:
-    """A world from the table of a TOML file. Raises ScenarioError naming the key."""
+    """A world from the table of a TOML file. Raises ScenarioError naming the key, and nothing else."""
+    try:
+        return _world(table)
+    except ScenarioError:
+        raise
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError, RecursionError) as error:
+        raise ScenarioError(f"something is not of its kind: {type(error).__name__}: {error}") from error
+
+
+def _world(table: Mapping[str, Any]) -> WorldSpec:
     rest = dict(table)
     hosts = tuple(_host(t, rest.get("host_defaults", {})) for t in rest.pop("host", []))
     vms = tuple(vm for t in rest.pop("vm", []) for vm in _vms(t, rest.get("vm_defaults", {})))
@@ -235,6 +253,8 @@ def _vms(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[VmSpec,
     """One guest, or ``count`` of them numbered from 1."""
     values = {**_scaled(defaults), **_scaled(table)}
     count = values.pop("count", None)
+    if count is not None and not (isinstance(count, int) and 0 <= count <= MOST_VMS):
+        raise ScenarioError(f"count: {count!r} is no number up to {MOST_VMS}")
     wave = {
         _DEMAND[k]: seconds(values.pop(k)) if k in ("period", "phase") else values.pop(k)
         for k in list(values)

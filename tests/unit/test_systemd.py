@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,17 @@ AGENT = "rebalancerd-agent.service"
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 @pytest.mark.parametrize(
     ("unit", "limit"),
-    [("rebalancerd.service", 1.5), ("rebalancerd-agent.service", 1.5), ("rebalancerd-train.service", 1.0)],
+    [("rebalancerd.service", 1.3), ("rebalancerd-agent.service", 1.0), ("rebalancerd-train.service", 0.3)],
 )
 def test_exposure_is_low(unit: str, limit: float) -> None:
-    """`systemd-analyze security --offline=yes` gives an exposure of at most 1.5."""
+    """systemd itself takes an exposure above its threshold (in tenths) for a failure; each unit is held to its own."""
     shown = subprocess.run(
-        ["systemd-analyze", "security", "--no-pager", "--offline=yes", str(UNITS / unit)],
+        ["systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=15", str(UNITS / unit)],
         capture_output=True,
         text=True,
         check=False,
     )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", shown.stdout)
 
     assert found, shown.stdout + shown.stderr
@@ -122,3 +124,35 @@ def test_systemd_understands_the_documented_drop_in(tmp_path: Path) -> None:
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", shown.stdout)
     assert found, shown.stdout + shown.stderr
     assert float(found.group(1)) <= 2.0
+
+
+MDWE = """
+import ctypes, sys
+PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) != 0:
+    sys.exit(77)
+import mmap
+try:
+    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    sys.exit("memory that is writable and executable could be had")
+except PermissionError:
+    pass
+import sqlite3, ssl
+import libvirt, numpy, psutil, scipy.optimize, sklearn.ensemble, sqlalchemy
+x = numpy.random.default_rng(1).random((300, 4))
+assert numpy.linalg.svd(x @ x.T)[1][0] > 0
+sklearn.ensemble.HistGradientBoostingRegressor(max_iter=3).fit(x, x[:, 0]).predict(x)
+assert scipy.optimize.milp([1.0], integrality=[1], bounds=scipy.optimize.Bounds(0, 1)).success
+ssl.create_default_context(); sqlite3.connect(":memory:"); psutil.cpu_times()
+libvirt.registerErrorHandler(lambda *_: None, None)
+libvirt.open("test:///default").listAllDomains()
+"""
+
+
+def test_what_we_use_runs_without_writable_code() -> None:
+    """MemoryDenyWriteExecute stops no library of ours: the kernel's own form of it, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", MDWE], capture_output=True, text=True, check=False, timeout=120)
+
+    if done.returncode == 77:
+        pytest.skip("this kernel has no PR_SET_MDWE")
+    assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ from typing import Any
 
 from rebalancerd.act.power.address import IPMI_PORT, host_port
 from rebalancerd.act.power.child import ChildLateError, run_child
-from rebalancerd.act.power.credentials import SecretError, credentials
+from rebalancerd.act.power.credentials import Credentials, SecretError, credentials, without_secrets
 from rebalancerd.act.power.settings import HostPower
 from rebalancerd.cluster.power import PowerFault, PowerReading, PowerState
 from rebalancerd.ports import PowerError
@@ -57,13 +57,13 @@ def _answer(host: str, power: HostPower, order: str, seconds: float) -> dict[str
         raise PowerError(host, PowerFault.TIMEOUT, f"{power.kind} at {power.address}: {error}") from None
     except OSError as error:
         raise PowerError(host, PowerFault.SETUP, f"cannot start Python: {error}") from None
-    return _told(host, power, ended.code, ended.output, secret.password)
+    return _told(host, power, ended.code, ended.output, secret)
 
 
-def _told(host: str, power: HostPower, code: int, output: str, password: str) -> dict[str, Any]:
+def _told(host: str, power: HostPower, code: int, output: str, secret: Credentials) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.loads(output)
-        answer["detail"] = str(answer["detail"]).replace(password, "***")
+        answer["detail"] = without_secrets(str(answer["detail"]), secret.username, secret.password)
         fault = PowerFault(answer["fault"]) if "fault" in answer else None
     except (ValueError, KeyError, TypeError):
         detail = f"{_where(power)}: the call ended with {code} and no answer"

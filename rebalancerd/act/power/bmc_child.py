@@ -10,6 +10,7 @@ import logging
 import sys
 from typing import Any
 
+from rebalancerd.act.power.credentials import without_secrets
 from rebalancerd.cluster.power import PowerFault, PowerState
 
 ORDERS = ("state", "on", "graceful_off", "watts")
@@ -30,13 +31,17 @@ def main() -> int:
     """Answer the question on standard input."""
     logging.disable(logging.CRITICAL)  # the libraries log requests
     asked: dict[str, Any] = json.load(sys.stdin)
+
+    def told(detail: str) -> str:
+        return without_secrets(detail, asked["username"], asked["password"])[:MOST_DETAIL]
+
     try:
         work = {"redfish": redfish, "ipmi": ipmi}[asked["kind"]]
         state, detail = work(asked)
         said = {"watts": state} if isinstance(state, float) else {"state": state.value}
-        answer = {**said, "detail": detail[:MOST_DETAIL]}
+        answer = {**said, "detail": told(detail)}
     except Unanswered as error:
-        answer = {"fault": error.fault.value, "detail": str(error)[:MOST_DETAIL]}
+        answer = {"fault": error.fault.value, "detail": told(str(error))}
     except ImportError as error:
         detail = f"{error.name} is not installed: install rebalancerd[power]"
         answer = {"fault": PowerFault.SETUP.value, "detail": detail}

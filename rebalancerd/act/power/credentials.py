@@ -1,9 +1,13 @@
 """Names and passwords of management controllers, read from files when they are used and kept nowhere."""
 
+import base64
+import html
+import json
 import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 from rebalancerd.act.power.settings import HostPower
 
@@ -28,6 +32,26 @@ def credentials(power: HostPower) -> Credentials:
     if power.username_file is None or power.password_file is None:
         raise SecretError("username_file and password_file are not both set")
     return Credentials(read_secret(power.username_file), read_secret(power.password_file))
+
+
+def without_secrets(text: str, username: str, password: str) -> str:
+    """The text of a controller's answer without the password, however it may repeat it."""
+    both = f"{username}:{password}".encode()
+    forms = {
+        password,
+        json.dumps(password)[1:-1],
+        json.dumps(password, ensure_ascii=False)[1:-1],
+        repr(password)[1:-1],
+        quote(password, safe=""),
+        quote(password),
+        quote_plus(password),
+        html.escape(password),
+        base64.b64encode(both).decode(),
+        base64.b64encode(password.encode()).decode(),
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "***")
+    return text
 
 
 def secret_path(given: str) -> Path:

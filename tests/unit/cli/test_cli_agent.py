@@ -11,6 +11,7 @@ from rebalancerd.cli.app import app
 from rebalancerd.cli.exits import USAGE
 from rebalancerd.observe import agent as agents
 from rebalancerd.observe.agent_dirty import DirtyMeter
+from rebalancerd.observe.listening import TlsFiles
 
 
 class Called:
@@ -24,8 +25,13 @@ class Called:
         self.started = 0
 
     def serve(
-        self, listen: str, collectors: Sequence[Collector], pages: Mapping[str, Callable[[], bytes]] | None = None
+        self,
+        listen: str,
+        collectors: Sequence[Collector],
+        pages: Mapping[str, Callable[[], bytes]] | None = None,
+        tls: TlsFiles | None = None,
     ) -> "Called":
+        assert tls is None
         self.collectors = [type(collector).__name__ for collector in collectors]
         self.pages = list(pages or {})
         return self

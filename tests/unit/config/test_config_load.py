@@ -203,7 +203,7 @@ def test_wrong_values_are_told_with_key_line_and_hint(text: str, expected: str) 
         (HOSTS.replace("qemu+ssh", "qemu+sssh"), "line 4: hosts[0].uri: unknown URI scheme 'qemu+sssh'"),
         (HOSTS.replace("qemu+ssh", "xen+ssh"), "unknown URI scheme 'xen+ssh'"),
         (HOSTS.replace("qemu+ssh://h1/system", "qemu+ssh:///system"), "names no host"),
-        (HOSTS.replace("ssh://h1", "ssh://u:pw@h1"), "a URI holds no password"),
+        (HOSTS.replace("ssh://h1", "ssh://u:pw@h1"), "hosts[0].uri: a URL in the configuration holds no password"),
         (HOSTS + "peer_uri = 'http://x'\n", "hosts[1].peer_uri: unknown URI scheme"),
         (HOSTS + "migration_uri = 'h2:49152'\n", "hosts[1].migration_uri: 'h2:49152' is not tcp://ADDRESS"),
         (HOSTS + "agent_url = 'ftp://h2'\n", "hosts[1].agent_url: 'ftp://h2' is not http"),
