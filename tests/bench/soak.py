@@ -32,6 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--days", type=float, default=30.0)
     parser.add_argument("--faults-per-day", type=float, default=24.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--fill", type=float, default=0.45, help="mean CPU demand as a share of capacity")
+    parser.add_argument("--sample-seconds", type=float, default=150.0)
     return parser
 
 
@@ -69,10 +71,15 @@ def run(options: argparse.Namespace, report: Report) -> None:
 def world_of(options: argparse.Namespace) -> WorldSpec:
     """A large cluster, sampled less often than in production so that a month fits into minutes."""
     return WorldSpec(
-        cluster=synthetic_cluster(options.hosts, options.vms, options.seed),
+        cluster=synthetic_cluster(options.hosts, options.vms, options.seed, fill=options.fill),
         run_seconds=options.days * DAY_SECONDS,
         decide_seconds=DECIDE_SECONDS,
-        observe=ObserveSettings(sample_seconds=60.0, stale_after_seconds=180.0, probe_interval_seconds=3600.0),
+        observe=ObserveSettings(
+            sample_seconds=options.sample_seconds,
+            stale_after_seconds=3 * options.sample_seconds,
+            flap_stable_seconds=options.sample_seconds,
+            probe_interval_seconds=600.0,
+        ),
         guard=GuardSettings(per_cluster=4),
         script=faults(options),
     )
