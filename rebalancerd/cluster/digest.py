@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 Writer = Callable[[Any], str]
+MOST_RECALLED = 100_000
 
 # Metadata of a field that earlier versions did not have: it is left out while it has its default, so that digests that were
 # written down before (plan files, plans on record, approvals) still hold.
@@ -112,6 +113,45 @@ _PLAIN: dict[type[Any], Writer] = {
 }
 # by exact type; what was met once is found at once
 _WRITERS: dict[type[Any], Writer] = dict(_PLAIN)
+
+
+class Recall:
+    """Texts of values that are met again as the same objects: what was not met between two turns is forgotten."""
+
+    def __init__(self, write: Writer) -> None:
+        self._write = write
+        self._before: dict[int, tuple[object, str]] = {}
+        self._now: dict[int, tuple[object, str]] = {}
+
+    def __call__(self, value: object) -> str:
+        """Its canonical text."""
+        key = id(value)
+        found = self._now.get(key) or self._before.get(key)
+        if found is None or found[0] is not value:
+            found = (value, self._write(value))
+        if len(self._now) >= MOST_RECALLED:
+            self._now = {}
+        self._now[key] = found
+        return found[1]
+
+    def turn(self) -> None:
+        """Forget what was not met since the last turn."""
+        self._before, self._now = self._now, {}
+
+
+def recalled(kind: type[Any]) -> None:
+    """Have the texts of a frozen type's values kept. Only for what holds nothing that can change."""
+    _WRITERS[kind] = found = Recall(_dataclass_writer(kind))
+    _RECALLS.append(found)
+
+
+def turn_recalls() -> None:
+    """Forget the texts of what was not met since the last turn."""
+    for recall in _RECALLS:
+        recall.turn()
+
+
+_RECALLS: list[Recall] = []
 
 
 def digest(value: object) -> str:

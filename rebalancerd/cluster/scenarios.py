@@ -45,6 +45,11 @@ class Scenarios:
         """Row index by VM UUID."""
         return {uuid: i for i, uuid in enumerate(self.vm_uuids)}
 
+    @cached_property
+    def host_figures(self) -> dict[tuple[str, str], tuple[object, object]]:
+        """What was made of it for a host and a resource, with the snapshot it was made for; filled by ``predict.hotspot``."""
+        return {}
+
     @property
     def horizon_seconds(self) -> float:
         """Length of the horizon."""

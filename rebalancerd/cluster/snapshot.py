@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from rebalancerd.cluster.digest import digest
+from rebalancerd.cluster.digest import digest, turn_recalls
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.sample import CpuFit
 from rebalancerd.cluster.vm import Vm
@@ -103,4 +103,6 @@ class Snapshot:
     @cached_property
     def digest(self) -> str:
         """Digest of the whole picture, measured loads included."""
-        return digest(self)
+        found = digest(self)
+        turn_recalls()
+        return found

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from rebalancerd.cluster.digest import ADDED_LATER
+from rebalancerd.cluster.digest import ADDED_LATER, recalled
 from rebalancerd.cluster.dirty import DirtyCurve
 from rebalancerd.cluster.policy import Owner, VmPolicy
 
@@ -99,6 +99,11 @@ class VmFacts:
     hugepage_bytes: int | None = field(default=None, metadata=ADDED_LATER)
     host_topology: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
     pinned_cpus: frozenset[int] = field(default_factory=frozenset, metadata=ADDED_LATER)
+
+
+# thousands of them stand unchanged, as the same objects, in every snapshot
+recalled(VmPolicy)
+recalled(VmFacts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,7 +77,9 @@ class ClusterFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written_at: float | None = None
-        self._text = ""
+        self._where: dict[str, str] = {}
+        self._facts: dict[str, VmFacts] = {}
+        self._written = False  # and nothing has changed since
         self._hosts: dict[str, RecordedHost] = {}
         self._vms: dict[str, RecordedVm] = {}
         self._stays: dict[str, list[tuple[float, str | None]]] = {}
@@ -90,6 +92,9 @@ class ClusterFile:
 
     def stood(self, now: float, where: Mapping[str, str]) -> None:
         """Note where every VM is at that instant (epoch seconds)."""
+        if where == self._where:
+            return
+        self._where, self._written = dict(where), False
         for uuid, host in where.items():
             self._note(uuid, now, host)
         for uuid in self._stays.keys() - where.keys():
@@ -119,23 +124,24 @@ class ClusterFile:
         ``hosts``: all that are declared; one of which nothing is known now stays as it was.
         """
         self._written_at = now
-        self._hosts = {h.name: made for h in hosts if (made := _host(h) or self._hosts.get(h.name)) is not None}
-        self._vms |= {f.uuid: _recorded(f) for f in facts if f.uuid in self._stays}
-        for uuid, stays in list(self._stays.items()):
-            since, host = stays[-1]
-            if host is None and since < now - FORGET_SECONDS:
-                del self._stays[uuid]
-        self._vms = {uuid: vm for uuid, vm in sorted(self._vms.items()) if uuid in self._stays}
-        text = _text(self._hosts.values(), self._vms.values(), self._stays)
-        if text == self._text:
+        told = {h.name: made for h in hosts if (made := _host(h) or self._hosts.get(h.name)) is not None}
+        known = {f.uuid: f for f in facts if f.uuid in self._stays}
+        oldest = now - FORGET_SECONDS
+        over = [uuid for uuid, stays in self._stays.items() if stays[-1][1] is None and stays[-1][0] < oldest]
+        if self._written and not over and told == self._hosts and known == self._facts:
             return
+        self._vms |= {uuid: _recorded(f) for uuid, f in known.items() if self._facts.get(uuid) != f}
+        self._hosts, self._facts, self._written = told, known, False
+        for uuid in over:
+            del self._stays[uuid]
+        self._vms = {uuid: vm for uuid, vm in sorted(self._vms.items()) if uuid in self._stays}
         part = self._path.with_suffix(".part")
         with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(_text(self._hosts.values(), self._vms.values(), self._stays))
             file.flush()
             os.fsync(file.fileno())
         part.replace(self._path)
-        self._text = text
+        self._written = True
 
 
 def read_cluster(path: Path) -> RecordedCluster:

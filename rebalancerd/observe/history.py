@@ -148,7 +148,7 @@ class History:
             self._make_room(kind, seen, now)
         for resource, found in clean.items():
             index = self._index[RESOURCES[resource]]
-            slots = np.fromiter((index.slot(name) for name in found), dtype=np.intp, count=len(found))
+            slots = np.fromiter(map(index.slot, found), dtype=np.intp, count=len(found))
             numbers = np.fromiter(found.values(), dtype=np.float64, count=len(found))
             for number, tier in enumerate(self.tiers):
                 track, row = self._tracks[resource, number], math.floor(now / tier.step_seconds)

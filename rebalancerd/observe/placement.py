@@ -49,8 +49,11 @@ def place(sightings: Sequence[Sighting], ours: Sequence[MigrationRecord], before
     flights: dict[str, InFlight] = {}
     unknowns: list[Unknown] = []
     for uuid in sorted(by_uuid):
-        record = open_records.get(uuid)
-        standing, flight, unknown = _place_one(_fresh_first(by_uuid[uuid]), record, before.get(uuid))
+        seen, record = by_uuid[uuid], open_records.get(uuid)
+        if len(seen) == 1 and seen[0].domain.job is None and seen[0].domain.state is DomainState.RUNNING:
+            standings[uuid] = Standing(seen[0])  # as nearly all are: one place, nothing to it
+            continue
+        standing, flight, unknown = _place_one(_fresh_first(seen), record, before.get(uuid))
         standings[uuid] = standing
         if flight is not None:
             flights[uuid] = flight

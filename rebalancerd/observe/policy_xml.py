@@ -128,7 +128,8 @@ def effective_policy(name: str, metadata: VmPolicy, rules: Sequence[PolicyRule])
     comes from rules only.
     """
     matching = [rule.policy for rule in rules if fnmatchcase(name, rule.name)]
-    policy = replace(metadata, postcopy=any(p.postcopy for p in matching))
+    postcopy = any(p.postcopy for p in matching)
+    policy = metadata if metadata.postcopy is postcopy else replace(metadata, postcopy=postcopy)
     if not matching:
         return policy
     modes = [p.mode for p in (metadata, *matching) if p.mode is not None]

@@ -67,8 +67,7 @@ class SlotIndex:
                 slot, self._end = self._end, self._end + 1
             self._slots[name] = slot
             fresh.append(slot)
-        for name in names:
-            self._seen[name] = now
+        self._seen.update(dict.fromkeys(names, now))
         return fresh
 
     def forget_before(self, instant: float) -> bool:

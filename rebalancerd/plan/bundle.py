@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rebalancerd.plan.ask import Ask
 from rebalancerd.plan.constraints import PLACEMENT, check_unit, first
 from rebalancerd.plan.parking import Leg
-from rebalancerd.plan.relief import NOTHING, worth_it
+from rebalancerd.plan.relief import NOTHING, pays
 from rebalancerd.plan.search import Candidate, Search, Unit
 from rebalancerd.plan.state import PlacementState
 
@@ -98,7 +98,7 @@ def _price(search: Search, shift: Shift) -> tuple[float, float]:
 
 def worthwhile(search: Search, bundle: Bundle) -> bool:
     """Whether the whole passes the test that a single move must pass."""
-    return bundle.lead.gain > NOTHING and worth_it(search, bundle.lead) is None
+    return bundle.lead.gain > NOTHING and pays(search, bundle.lead)
 
 
 def parts(search: Search, bundle: Bundle) -> list[Candidate]:

@@ -102,13 +102,13 @@ def _too_large(state: PlacementState) -> Iterator[Found]:
     for v, vm in enumerate(state.vms):
         if not state.demand.active[v]:
             continue
-        name, facts = shown(vm.name), vm.facts
+        facts = vm.facts
         if most_cpus is not None and facts.vcpus > most_cpus:
-            detail = f"{name} has {facts.vcpus} vCPUs, the largest host {most_cpus} CPUs"
+            detail = f"{shown(vm.name)} has {facts.vcpus} vCPUs, the largest host {most_cpus} CPUs"
             yield Found(Code.NO_CAPACITY, detail, vm=v)
         granted = float(state.figures.need[GRANTED, v])
         if most_memory is not None and granted > most_memory:
-            detail = f"{name} has {size(granted)} of memory, the largest host {size(most_memory)} for guests"
+            detail = f"{shown(vm.name)} has {size(granted)} of memory, the largest host {size(most_memory)} for guests"
             yield Found(Code.NO_CAPACITY, detail, vm=v)
 
 

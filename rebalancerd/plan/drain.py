@@ -74,7 +74,7 @@ def _place(search: Search, emptied: Sequence[int]) -> tuple[list[Chosen], list[t
     stuck: list[tuple[Unit, list[Refusal]]] = []
     for unit in _units(search, emptied):
         stays = [r for v in unit.vms if (r := movable(state, v)) is not None]
-        found = [] if stays else search.evaluate(unit, lambda _: None, search.relief_at_source(unit))
+        found = [] if stays else search.evaluate(unit, lambda _: True, search.relief_at_source(unit))
         if found:
             best, others = found[0], found[1:]
             chosen.append(Chosen(best, _why_move(state, unit, best.destination), alternatives(search, best, others)))

@@ -43,7 +43,7 @@ def ways(standing: Standing, host: int, unit: Unit) -> Iterator[tuple[Shift, ...
     for receiver in receivers(search, unit):
         for evicted in _evicted(standing, unit, receiver):
             small = Unit.of(state, (evicted,))
-            onward = search.evaluate(small, lambda _: None, search.relief_at_source(small))
+            onward = search.evaluate(small, lambda _: True, search.relief_at_source(small))
             ends = [c.destination for c in onward[:1] if c.destination not in unit.sources]
             home = evicted in moves and int(state.start.place[evicted]) == host
             if home or search.admission.of(evicted)[host]:

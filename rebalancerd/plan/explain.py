@@ -1,5 +1,6 @@
 """Why a hot host keeps its VMs, and how a host looks, in words and refusals."""
 
+from collections.abc import Callable
 from functools import partial
 from math import isnan
 
@@ -13,7 +14,7 @@ from rebalancerd.plan.constraints import check_unit
 from rebalancerd.plan.deferral import awaited
 from rebalancerd.plan.options import downtime_limit, options, told
 from rebalancerd.plan.relief import unready, useless, worth_it
-from rebalancerd.plan.search import Accept, Candidate, Search, Unit
+from rebalancerd.plan.search import Candidate, Search, Unit
 from rebalancerd.plan.state import PlacementState, triggers
 from rebalancerd.plan.vetoes import may_not_converge, may_take_too_long
 from rebalancerd.plan.wording import listed, percent, shown, span
@@ -21,6 +22,8 @@ from rebalancerd.plan.wording import listed, percent, shown, span
 EXAMINED = 8  # VMs of one host whose every destination is gone through
 EXAMINED_PAIRS = 2000  # and pairs in one plan: reasons must not cost more than the search
 ALTERNATIVES = 3
+
+Judge = Callable[[Candidate], Refusal | None]
 
 
 def pressure(state: PlacementState, host: int) -> str:
@@ -66,8 +69,8 @@ def unknown_hosts(state: PlacementState) -> str:
     return f"; nothing is known of {listed(names)}" if names else ""
 
 
-def unit_refusals(search: Search, unit: tuple[int, ...], accept: Accept) -> list[Refusal]:
-    """Each destination's refusal of a unit; where no constraint refuses, what ``accept`` has against it."""
+def unit_refusals(search: Search, unit: tuple[int, ...], judge: Judge) -> list[Refusal]:
+    """Each destination's refusal of a unit; where no constraint refuses, what ``judge`` has against it."""
     state, found = search.state, []
     rows = Unit.of(state, unit)
     relief = search.relief_at_source(rows)
@@ -79,7 +82,7 @@ def unit_refusals(search: Search, unit: tuple[int, ...], accept: Accept) -> list
         if refusal is None:
             gains = search.objective.imbalance_gain(rows.sources, np.array([h]))
             scored = search.scored(rows, np.array([h]), gains, relief)
-            refusal = accept(scored[0]) if scored else None
+            refusal = judge(scored[0]) if scored else None
         found.append(refusal or _not_chosen(state, unit, h))
     return found or [no_other_host(state, unit[0])]
 

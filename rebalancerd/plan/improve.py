@@ -19,7 +19,7 @@ from rebalancerd.plan.improve_part import exact_bundle
 from rebalancerd.plan.order import Placed, order
 from rebalancerd.plan.parking import parkings
 from rebalancerd.plan.propose import Chosen
-from rebalancerd.plan.relief import NOTHING, unready, worth_it
+from rebalancerd.plan.relief import NOTHING, pays, unready
 from rebalancerd.plan.search import Candidate, Search, Unit
 from rebalancerd.plan.wording import listed, shown, span
 
@@ -166,7 +166,7 @@ def _singles(work: Improvement) -> None:
             for unit, relief in _units(work, host):
                 if not search.state.above_headroom(host) or search.exhausted:
                     break
-                best = search.evaluate(unit, partial(worth_it, search), relief)[:1]
+                best = search.evaluate(unit, partial(pays, search), relief)[:1]
                 work.bounded |= bool(best) and len(unit.vms) > work.room
                 if best and len(unit.vms) <= work.room:
                     work.chosen.append(Chosen(best[0], _why_single(search, best[0])))

@@ -27,9 +27,11 @@ FULLEST = 8  # hosts that VMs are taken off
 
 def rebalance(inputs: PlanInputs) -> Plan | None:
     """A plan of moves onto hosts that came back, None where there is none to make."""
+    if inputs.settings.rebalance_min_gain <= 0 or not inputs.returned:
+        return None
     state = PlacementState(inputs)
     targets = _targets(state)
-    if inputs.settings.rebalance_min_gain <= 0 or state.hot or not len(targets):
+    if state.hot or not len(targets):
         return None
     search = Search(state.copy())
     chosen: list[Chosen] = []

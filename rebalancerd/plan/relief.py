@@ -21,30 +21,52 @@ def unready(state: PlacementState, unit: tuple[int, ...]) -> Refusal | None:
     return None
 
 
-def worth_it(search: Search, candidate: Candidate) -> Refusal | None:
-    """Relief must pay: a share of the source's unmet demand, more than the cost, repaid within the limit.
+def pays(search: Search, candidate: Candidate) -> bool:
+    """Whether relief pays: a share of the source's unmet demand, more than the cost, repaid within the limit.
 
     Only relief counts here; a better balance alone never starts a move.
     """
+    return _gains(search, candidate) and _repaid(search, candidate)
+
+
+def _trouble(search: Search, candidate: Candidate) -> float:
+    return search.state.settings.weight_unmet * sum(float(search.objective.unmet[h]) for h in candidate.unit.sources)
+
+
+def _gains(search: Search, candidate: Candidate) -> bool:
+    settings = search.state.settings
+    relief = settings.weight_unmet * candidate.relief
+    if relief <= NOTHING or candidate.gain <= NOTHING:
+        return False
+    too_little = relief - settings.weight_cost * candidate.cost < settings.min_gain * _trouble(search, candidate)
+    return not too_little
+
+
+def _repaid(search: Search, candidate: Candidate) -> bool:
+    payback = candidate.payback_seconds
+    return payback is not None and payback <= search.state.settings.payback_max_seconds
+
+
+def worth_it(search: Search, candidate: Candidate) -> Refusal | None:
+    """Why a candidate does not pay, in words; None if it `pays`."""
+    if pays(search, candidate):
+        return None
     state, settings = search.state, search.state.settings
     vm = state.vms[candidate.unit.vms[0]]
     host = state.hosts[candidate.destination].name
     relief = settings.weight_unmet * candidate.relief
     cost = settings.weight_cost * candidate.cost
-    trouble = settings.weight_unmet * sum(float(search.objective.unmet[h]) for h in candidate.unit.sources)
-    figures = f"relieves {relief:.0f} core-s of {trouble:.0f}, costs {cost:.0f} core-s"
-    if relief <= NOTHING or relief - cost < settings.min_gain * trouble or candidate.gain <= NOTHING:
+    if not _gains(search, candidate):
+        figures = f"relieves {relief:.0f} core-s of {_trouble(search, candidate):.0f}, costs {cost:.0f} core-s"
         return about_vm(Code.GAIN_TOO_SMALL, vm.uuid, f"{shown(vm.name)} to {shown(host)} {figures}", host)
     payback = candidate.payback_seconds
-    if payback is None or payback > settings.payback_max_seconds:
-        after = "never" if payback is None else f"after {span(payback)}"
-        return about_vm(
-            Code.PAYBACK_TOO_LONG,
-            vm.uuid,
-            f"{shown(vm.name)} to {shown(host)} pays back {after}, limit {span(settings.payback_max_seconds)}",
-            host,
-        )
-    return None
+    after = "never" if payback is None else f"after {span(payback)}"
+    return about_vm(
+        Code.PAYBACK_TOO_LONG,
+        vm.uuid,
+        f"{shown(vm.name)} to {shown(host)} pays back {after}, limit {span(settings.payback_max_seconds)}",
+        host,
+    )
 
 
 def hopeless(search: Search, unit: Unit, relief: float, cost: float = 0.0) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from rebalancerd.plan.descent import Descent, Offer, Rank
-from rebalancerd.plan.relief import NOTHING, hopeless, unready, worth_it
+from rebalancerd.plan.relief import NOTHING, hopeless, pays, unready
 from rebalancerd.plan.search import Candidate, Search, Unit
 
 LOOKED_AT_ANEW = 8  # hot hosts
@@ -138,7 +138,7 @@ class HotHosts:
                 break
             if i & (i - 1) == 0:  # ever more at once: the search seldom gets far
                 search.prefetch([row[2] for row in units[i : max(PRICED_OF_A_HOST, 2 * i)]])
-            found = search.evaluate(unit, partial(worth_it, search), relief)
+            found = search.evaluate(unit, partial(pays, search), relief)
             seen += found
             if found and (best is None or found[0].gain > best.gain + NOTHING):
                 best, rank = found[0], (-relief, priority, unit.vms)
@@ -179,7 +179,7 @@ class HotHosts:
                 row.most = NONE
                 continue
             give_up = partial(self._hopeless, row)
-            row.found = search.evaluate(row.unit, partial(worth_it, search), row.relief, give_up)
+            row.found = search.evaluate(row.unit, partial(pays, search), row.relief, give_up)
             row.most = row.found[0].gain if row.found else NONE
             fresh.add(i)
             if row.found and (best is None or row.most > best.most + NOTHING):

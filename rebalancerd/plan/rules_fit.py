@@ -48,16 +48,19 @@ def cpu_model(ask: Ask) -> Refusal | None:
     guest, target = ask.guest.facts, ask.target
     if guest.virt_type == "qemu" or (target.cpu_group and target.cpu_group == ask.source.cpu_group):
         return None
-    groups = f"{shown(ask.source.cpu_group or 'none')} and {shown(target.cpu_group or 'none')}"
     if guest.cpu_mode in HOST_CPU_MODES:
-        return ask.refuse(Code.CPU_MODEL, f"CPU mode {guest.cpu_mode} needs one CPU group, not {groups}")
+        return ask.refuse(Code.CPU_MODEL, f"CPU mode {guest.cpu_mode} needs one CPU group, not {_groups(ask)}")
     row = ask.state.snapshot.cpu_fit.get((guest.cpu_digest or "", target.name))
     if guest.cpu_digest is None or row is None or row.fit is CpuFit.UNKNOWN:
-        why = shown(row.detail) if row else f"never compared; CPU groups are {groups}"
+        why = shown(row.detail) if row else f"never compared; CPU groups are {_groups(ask)}"
         return ask.refuse(Code.CPU_MODEL_UNKNOWN, f"CPU fit with {shown(target.name)} is unknown: {why}")
     if row.fit is CpuFit.INCOMPATIBLE:
         return ask.refuse(Code.CPU_MODEL, f"CPU does not fit {shown(target.name)}: {shown(row.detail)}")
     return None
+
+
+def _groups(ask: Ask) -> str:
+    return f"{shown(ask.source.cpu_group or 'none')} and {shown(ask.target.cpu_group or 'none')}"
 
 
 def _missing_nic(ask: Ask, nic: Nic) -> bool:

@@ -18,12 +18,11 @@ def same_host(ask: Ask) -> Refusal | None:
 
 def target_mode(ask: Ask) -> Refusal | None:
     """Only an active host that nobody drains receives."""
-    name = shown(ask.target.name)
     if ask.target.mode is not HostMode.ACTIVE:
         code = Code.QUARANTINED if ask.target.mode is HostMode.QUARANTINED else Code.HOST_MODE
-        return ask.refuse(code, f"{name} is in mode {ask.target.mode.value}")
+        return ask.refuse(code, f"{shown(ask.target.name)} is in mode {ask.target.mode.value}")
     if ask.target.name in ask.state.inputs.drained:
-        return ask.refuse(Code.HOST_MODE, f"{name} is being drained")
+        return ask.refuse(Code.HOST_MODE, f"{shown(ask.target.name)} is being drained")
     return None
 
 

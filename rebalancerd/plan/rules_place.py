@@ -104,9 +104,10 @@ def cpu_overcommit(ask: Ask) -> Refusal | None:
 def hugepages(ask: Ask) -> Refusal | None:
     """Free huge pages of the same size on the destination, copies in flight counted; unknown is refused."""
     figures, host = ask.state.figures, ask.destination
-    pages, name = float(figures.page_bytes[ask.vm]), shown(ask.target.name)
+    pages = float(figures.page_bytes[ask.vm])
     if not pages:
         return None
+    name = shown(ask.target.name)
     if isnan(pages):
         where = shown(ask.source.name)
         return ask.refuse(Code.HUGEPAGES, f"has huge pages of {where}'s default size, which is not known")

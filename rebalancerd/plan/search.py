@@ -7,7 +7,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.plan import soft
 from rebalancerd.plan.admission import Admission
 from rebalancerd.plan.constraints import check_unit
@@ -74,7 +73,7 @@ class Candidate:
     soft: float = 0.0  # what broken wishes count where destinations are compared; no part of the gain
 
 
-Accept = Callable[[Candidate], Refusal | None]
+Accept = Callable[[Candidate], bool]
 
 
 class Search:
@@ -239,7 +238,7 @@ class Search:
         """The best of the candidates to which neither cost nor ``accept`` nor, for the first, any constraint objects."""
         found: list[Candidate] = []
         for candidate in self.ranked(unit, hosts, gains, relief):
-            if accept(candidate) is None:
+            if accept(candidate):
                 # the constraints themselves have the last word, not the masks
                 if found or check_unit(self.state, unit.vms, candidate.destination) is None:
                     found.append(candidate)

@@ -9,7 +9,9 @@ NAME_LIMIT = 64
 
 def shown(name: str) -> str:
     """A name fit for one line of text: control characters escaped, long ones cut."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+    plain = name
+    if not name.isprintable():
+        plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
     return plain if len(plain) <= NAME_LIMIT else plain[: NAME_LIMIT - 1] + "…"
 
 

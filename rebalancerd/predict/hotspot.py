@@ -60,6 +60,16 @@ CpuChances = Callable[[Mapping[str, HostDemand], float], Mapping[str, float]]
 
 
 def host_demand(snapshot: Snapshot, scenarios: Scenarios, host: Host, resource: str) -> HostDemand:
+    """`_host_demand`, worked out once for a snapshot and its scenarios."""
+    kept = scenarios.host_figures.get((host.name, resource))
+    if kept is not None and kept[0] is snapshot and isinstance(kept[1], HostDemand):
+        return kept[1]
+    found = _host_demand(snapshot, scenarios, host, resource)
+    scenarios.host_figures[host.name, resource] = (snapshot, found)
+    return found
+
+
+def _host_demand(snapshot: Snapshot, scenarios: Scenarios, host: Host, resource: str) -> HostDemand:
     """Present and predicted load of ``host``; ``resource`` is "cpu" or "memory".
 
     The host's own use is its measured use minus that of its guests minus its reservation (which its capacity leaves

@@ -32,7 +32,7 @@ class Invariants:
     ) -> None:
         self.spec, self._cluster, self._wires, self._write, self._ledger = spec, cluster, wires, write, ledger
         self._version = -1
-        self._calls_seen = 0
+        self._calls_seen = self._events_seen = 0
         self.cycles_run = 0
         self.cycles_unrecorded = 0  # while the ledger could not be written
         self.last_sample_at = 0.0
@@ -79,7 +79,9 @@ class Invariants:
             self._assert(self.spec.mode.may_act, "P9", f"call {call.kind} in mode {self.spec.mode}")
             self._assert(call.kind != "abort" or not call.postcopy, "P7", f"abort of {call.vm_uuid} in post-copy")
         self._calls_seen = len(self._write.calls)
-        off = next((e for e in self._cluster.happened if e.kind == OFF_WITH_VMS), None)
+        news = self._cluster.happened[self._events_seen :]
+        self._events_seen = len(self._cluster.happened)
+        off = next((e for e in news if e.kind == OFF_WITH_VMS), None)
         self._assert(off is None, "power", f"{off.host if off else ''} was powered off with VMs on it")
         written = self._ledger.cycles_written + self.cycles_unrecorded
         self._assert(written == self.cycles_run, "P12", f"{self.cycles_run} cycles left {written} records")
@@ -166,14 +168,13 @@ class Invariants:
 
     def _autostart(self) -> None:
         """Once the verdict is in, autostart is what it was."""
-        for record in self._ledger.records.values():
+        latest = {record.vm_uuid: record for record in self._ledger.records.values()}
+        for record in latest.values():
             if record.state is not MigrationState.SUCCEEDED or record.autostart_restored is False:
                 continue
             domain = self._cluster.hosts[record.destination].domains.get(record.vm_uuid)
-            latest = [r for r in self._ledger.records.values() if r.vm_uuid == record.vm_uuid][-1]
             if (
                 domain is not None
-                and latest is record
                 and domain.state is DomainState.RUNNING
                 and record.autostart is not None
             ):
