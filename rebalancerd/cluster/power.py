@@ -17,11 +17,15 @@ class PowerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PowerReading:
-    """One answer about a host's power, with what exactly was said. ``tells`` False: this way of control never knows."""
+    """One answer about a host's power, with what exactly was said. ``tells`` False: this way of control never knows.
+
+    ``machine``: UUID of the machine that the controller says it is of, None where it does not say.
+    """
 
     state: PowerState
     detail: str
     tells: bool = True
+    machine: str | None = None
 
 
 class PowerFault(StrEnum):

@@ -40,6 +40,7 @@ class Machine:
 
     powered: bool = True
     bmc: Bmc = Bmc.OK
+    of: str = ""  # the machine that its controller is of, "" for the one it should be
     boot_seconds: float = 120.0
     shutdown_seconds: float = 30.0
     change_to: bool | None = None
@@ -72,7 +73,10 @@ class SimPower:
         said = machine.powered
         if machine.bmc in (Bmc.SAYS_ON, Bmc.SAYS_OFF):
             said = machine.bmc is Bmc.SAYS_ON
-        return PowerReading(PowerState.ON if said else PowerState.OFF, f"power is {'on' if said else 'off'}")
+        state = PowerState.ON if said else PowerState.OFF
+        return PowerReading(
+            state, f"power is {state}", machine=self._cluster.hosts[machine.of or host].spec.facts().uuid
+        )
 
     def on(self, host: str) -> None:
         """Order it on."""

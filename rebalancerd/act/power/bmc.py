@@ -19,7 +19,10 @@ def ask_bmc(host: str, power: HostPower, order: str, seconds: float) -> PowerRea
     """Ask the controller, and give it the order. Raises PowerError; after an order that tells nothing of its effect."""
     answer = _answer(host, power, order, seconds)
     try:
-        return PowerReading(PowerState(answer["state"]), str(answer["detail"]))
+        machine = answer.get("machine")
+        return PowerReading(
+            PowerState(answer["state"]), str(answer["detail"]), machine=machine if isinstance(machine, str) else None
+        )
     except (KeyError, ValueError):
         raise PowerError(host, PowerFault.INCONSISTENT, f"{_where(power)}: no answer about its power") from None
 

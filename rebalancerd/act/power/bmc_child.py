@@ -37,9 +37,8 @@ def main() -> int:
 
     try:
         work = {"redfish": redfish, "ipmi": ipmi}[asked["kind"]]
-        state, detail = work(asked)
-        said = {"watts": state} if isinstance(state, float) else {"state": state.value}
-        answer = {**said, "detail": told(detail)}
+        answer = work(asked)
+        answer["detail"] = told(answer["detail"])
     except Unanswered as error:
         answer = {"fault": error.fault.value, "detail": told(str(error))}
     except ImportError as error:
@@ -49,7 +48,7 @@ def main() -> int:
     return 0
 
 
-def redfish(asked: dict[str, Any]) -> tuple[PowerState | float, str]:
+def redfish(asked: dict[str, Any]) -> dict[str, Any]:
     """Ask or order by Redfish; to ``watts`` the answer is a number. Raises Unanswered."""
     import sushy
     from sushy import exceptions
@@ -75,7 +74,7 @@ def _connection_fault(text: str) -> PowerFault:
     return PowerFault.TIMEOUT if "timed out" in low else PowerFault.UNREACHABLE
 
 
-def _redfish(asked: dict[str, Any], sushy: Any) -> tuple[PowerState | float, str]:
+def _redfish(asked: dict[str, Any], sushy: Any) -> dict[str, Any]:
     verify = (asked["ca_file"] or True) if asked["tls_verify"] else False
     connector = sushy.connector.Connector(
         asked["address"],
@@ -98,10 +97,10 @@ def _redfish(asked: dict[str, Any], sushy: Any) -> tuple[PowerState | float, str
         system.reset_system(sushy.ResetType.ON)
     elif asked["order"] == "graceful_off" and state is not PowerState.OFF:
         system.reset_system(sushy.ResetType.GRACEFUL_SHUTDOWN)
-    return state or PowerState.UNKNOWN, detail
+    return {"state": (state or PowerState.UNKNOWN).value, "detail": detail, "machine": system.uuid}
 
 
-def _redfish_watts(system: Any, connector: Any) -> tuple[float, str]:
+def _redfish_watts(system: Any, connector: Any) -> dict[str, Any]:
     """What the system draws: by its own EnvironmentMetrics, else by those or the Power of the chassis it has to itself."""
 
     def linked(tree: Any, name: str) -> Any:
@@ -117,7 +116,7 @@ def _redfish_watts(system: Any, connector: Any) -> tuple[float, str]:
             controls = linked(tree, "Power").get("PowerControl") or [{}]
             watts = controls[0].get("PowerConsumedWatts")
         if watts is not None:
-            return float(watts), f"Redfish power of the {place}"
+            return {"watts": float(watts), "detail": f"Redfish power of the {place}"}
     raise Unanswered(PowerFault.REFUSED, NO_WATTS)
 
 
@@ -128,7 +127,7 @@ def _only_system(root: Any) -> Any:
     return members[0]
 
 
-def ipmi(asked: dict[str, Any]) -> tuple[PowerState | float, str]:
+def ipmi(asked: dict[str, Any]) -> dict[str, Any]:
     """Ask or order by IPMI 2.0 over LAN; to ``watts`` the answer is a number. Raises Unanswered."""
     from pyghmi.exceptions import PyghmiException
     from pyghmi.ipmi.command import Command
@@ -142,6 +141,7 @@ def ipmi(asked: dict[str, Any]) -> tuple[PowerState | float, str]:
         if not said:
             raise Unanswered(PowerFault.INCONSISTENT, "its chassis status is empty")
         state = PowerState.ON if said[0] & 1 else PowerState.OFF
+        machine = _guid(session)
         order = {"on": IPMI_ON, "graceful_off": IPMI_SOFT_OFF}.get(asked["order"])
         if order is not None and state is not (PowerState.ON if order == IPMI_ON else PowerState.OFF):
             _ipmi(session, 2, order)  # Chassis Control
@@ -149,17 +149,23 @@ def ipmi(asked: dict[str, Any]) -> tuple[PowerState | float, str]:
         raise Unanswered(_ipmi_fault(str(error)), f"IPMI: {error}") from None
     except OSError as error:
         raise Unanswered(PowerFault.UNREACHABLE, f"IPMI: {error}") from None
-    return state, f"IPMI chassis power is {state}"
+    return {"state": state.value, "detail": f"IPMI chassis power is {state}", "machine": machine}
 
 
-def _dcmi_watts(session: Any) -> tuple[float, str]:
+def _guid(session: Any) -> str | None:
+    """Get System GUID (IPMI 2.0, 22.14); optional, so that a controller without one is as good as any."""
+    data = session.raw_command(netfn=6, command=0x37, data=[]).get("data")
+    return bytes(data).hex() if data is not None and len(data) == 16 else None
+
+
+def _dcmi_watts(session: Any) -> dict[str, Any]:
     """Get Power Reading (DCMI 1.5, 6.6.1): mode system power statistics; bytes 2 and 3 are the present watts."""
     said = _ipmi(session, 2, 0xDC, 1, 0, 0, netfn=0x2C)
     if not said or len(said) < 18 or said[0] != 0xDC:
         raise Unanswered(PowerFault.INCONSISTENT, "its power reading is cut short")
     if not said[17] & 0x40:  # reading state: no measurement is active
         raise Unanswered(PowerFault.REFUSED, NO_WATTS)
-    return float(said[1] | said[2] << 8), "IPMI DCMI power reading"
+    return {"watts": float(said[1] | said[2] << 8), "detail": "IPMI DCMI power reading"}
 
 
 def _ipmi(session: Any, command: int, *data: int, netfn: int = 0) -> Any:

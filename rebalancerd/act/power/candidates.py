@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from rebalancerd.act.power.hands import Hands, is_off
 from rebalancerd.cluster.power import PowerPhase, PowerRecord
 from rebalancerd.cluster.refusal import Code, Refusal, about_host
+from rebalancerd.ports import HostError
 
 
 class Listening:
@@ -32,8 +33,16 @@ class Listening:
         said = self._hands.said.get(host, "")
         if reading is None:
             self.faults[host] = f"its controller gives no usable answer: {said}"
+        elif self._hands.twin(host) is not None and (other := self._mistaken(host)) is not None:
+            self.faults[host] = f"its controller is that of {other} by its own word"
         elif is_off(reading) and self._hands.answers(host):
             self.faults[host] = f"its controller says {said!r} while its libvirt answers"
+
+    def _mistaken(self, host: str) -> str | None:
+        try:
+            return self._hands.another_machine(host, self._hands.read.inventory(host).host_uuid)
+        except HostError:
+            return self._hands.twin(host)
 
     def forget(self, host: str) -> None:
         """Its power changes: what was said is no longer true."""

@@ -9,6 +9,8 @@ from rebalancerd.cluster.power import PowerReading, PowerRecord, PowerState
 from rebalancerd.cluster.sample import HostInventory
 from rebalancerd.ports import Clock, HostError, HostUnreachableError, HypervisorRead, Power, PowerError
 
+UNSET = "03000200040005000006000700080009"  # what many boards are sold with
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hands:
@@ -26,6 +28,7 @@ class Hands:
     held_back: Callable[[], str | None]
     answers: Callable[[str], bool]
     said: dict[str, str] = field(default_factory=dict)  # by host: the last word of its controller, for the status
+    machines: dict[str, str] = field(default_factory=dict)  # by host: of which machine its controller says it is
     _timers: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def reading(self, host: str) -> PowerReading | None:
@@ -36,7 +39,32 @@ class Hands:
             self.said[host] = f"{error.fault}: {error}"
             return None
         self.said[host] = reading.detail
+        if (machine := known_machine(reading.machine)) is not None:
+            self.machines[host] = machine
         return reading
+
+    def twin(self, host: str) -> str | None:
+        """Another host whose controller says that it is of the same machine: whoever powers one down takes the other."""
+        mine = self.machines.get(host)
+        return min((h for h, m in self.machines.items() if m == mine and h != host), default=None) if mine else None
+
+    def another_machine(self, host: str, host_uuid: str | None) -> str | None:
+        """The host that its controller is of by its own word, where that is not the one it is configured for, of that UUID.
+
+        A UUID that is no host's says nothing: libvirt's may be set by hand, and makers write theirs in two orders.
+        """
+        machine = self.machines.get(host)
+        if machine is None or same_machine(machine, host_uuid):
+            return None
+        for other in self.read.hosts():
+            if other == host or not self.answers(other):
+                continue
+            try:
+                if same_machine(machine, self.read.inventory(other).host_uuid):
+                    return other
+            except HostError:
+                continue
+        return self.twin(host)
 
     def libvirt(self, host: str) -> HostInventory | None:
         """libvirt's answer; None where it is silent. Raises HostError for an answer that is an error: it is not down."""
@@ -75,6 +103,27 @@ class Hands:
         if record.memory_bytes is not None and facts.memory_bytes < 0.98 * record.memory_bytes:
             return f"it came back with {facts.memory_bytes} of {record.memory_bytes} bytes of memory"
         return None
+
+
+def known_machine(told: str | None) -> str | None:
+    """A machine's UUID in one spelling; None for what makers leave unset on every board."""
+    plain = "".join(c for c in (told or "").lower() if c.isalnum())
+    return plain if len(set(plain)) > 1 and plain != UNSET else None
+
+
+def same_machine(machine: str, host_uuid: str | None) -> bool:
+    """Whether a controller's UUID, as ``known_machine`` gives it, is that host's: its first three fields either way round."""
+    plain = known_machine(host_uuid)
+    if plain is None or len(plain) != 32:
+        return False
+    turned = "".join(
+        bytes.fromhex(part)[::-1].hex() if _is_hex(part) else part for part in (plain[:8], plain[8:12], plain[12:16])
+    )
+    return machine in (plain, turned + plain[16:])
+
+
+def _is_hex(text: str) -> bool:
+    return all(c in "0123456789abcdef" for c in text)
 
 
 def is_off(reading: PowerReading | None) -> bool:

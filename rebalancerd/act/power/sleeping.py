@@ -38,6 +38,9 @@ def closing(hands: Hands, definitions: Definitions, record: PowerRecord) -> None
             why = f"its controller says it is off ({reading.detail if reading else ''}) while its libvirt answers"
             return stay_on(hands, host, f"not powered off: {why}", disabled=why)
         return stay_on(hands, host, f"not powered off: its controller gives no clear word: {hands.said.get(host)}")
+    if (other := hands.another_machine(host, hands.book.of(host).host_uuid)) is not None:
+        why = f"its controller is that of {other} by its own word: who powers it off powers off {other}"
+        return stay_on(hands, host, f"not powered off: {why}", disabled=why)
     return _order(hands, host)
 
 

@@ -10,6 +10,7 @@ from rebalancerd.act.power import bmc_child
 from rebalancerd.act.power.adapters import ConfiguredPower
 from rebalancerd.act.power.address import clash, identity
 from rebalancerd.act.power.credentials import Credentials, SecretError, read_secret
+from rebalancerd.act.power.hands import known_machine, same_machine
 from rebalancerd.act.power.settings import HostPower
 from rebalancerd.act.power.wake_on_lan import magic_packet
 from rebalancerd.cluster.power import PowerFault, PowerState
@@ -203,7 +204,7 @@ def dcmi(watts: int, active: bool = True) -> tuple[int, ...]:
 
 def test_a_dcmi_reading_is_taken_by_its_bytes() -> None:
     session = Session(*dcmi(435))
-    assert bmc_child._dcmi_watts(session)[0] == 435.0
+    assert bmc_child._dcmi_watts(session)["watts"] == 435.0
     assert session.asked == {"netfn": 0x2C, "command": 2, "data": [0xDC, 1, 0, 0]}
 
 
@@ -221,3 +222,13 @@ def test_what_is_no_dcmi_reading_is_told_apart(session: Session, fault: PowerFau
     with pytest.raises(bmc_child.Unanswered) as told:
         bmc_child._dcmi_watts(session)
     assert told.value.fault is fault
+
+
+def test_a_machine_is_the_same_in_both_orders_of_its_uuid() -> None:
+    ours = "00112233-4455-6677-8899-aabbccddeeff"
+    assert same_machine(str(known_machine(ours.upper())), ours)
+    assert same_machine(str(known_machine("33221100-5544-7766-8899-aabbccddeeff")), ours)
+    assert not same_machine(str(known_machine("33221100-5544-7766-8899-aabbccddeefe")), ours)
+    assert not same_machine("whatever", None)
+    unset = ("", None, "0" * 32, "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF", "03000200-0400-0500-0006-000700080009")
+    assert [known_machine(told) for told in unset] == [None] * 5

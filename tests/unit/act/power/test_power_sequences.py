@@ -1,6 +1,7 @@
 """The way to sleep and back in the simulated cluster; its invariants are checked after every step of every test."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from rebalancerd.cluster.decision import CommandKind
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerPhase
 from rebalancerd.cluster.refusal import Code
+from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.sim import disasters
 from rebalancerd.sim.adapters import Reach
 from rebalancerd.sim.demand import Demand
@@ -503,3 +505,101 @@ def test_the_planner_is_told_which_hosts_could_not_sleep_and_why() -> None:
         world.power.machines["d"].bmc = Bmc.OK
         world.run(world.clock.monotonic() + 2 * QUICK.awake_poll_seconds)
         assert world.keeper.no_sleep("d")["d"].code is Code.POWER_UNTESTED
+
+
+# bad input: each is named, nothing is powered off by it, and the rest goes on
+
+
+@pytest.mark.parametrize("other", ["a", "d"], ids=["one without power control", "one with it"])
+def test_a_controller_that_is_another_hosts_powers_nobody_off(other: str) -> None:
+    """The same controller under two addresses, which no look at the configuration can tell."""
+    with World(spec(hosts=4)) as world:
+        world.power.machines["c"].of = other
+        world.run(120)
+        order(world, "power_test", "c")
+        world.run(world.clock.monotonic() + 120)
+        assert world.power.orders == []
+        assert f"is that of {other} by its own word" in str(record(world).disabled)
+        pass_test(world, "d")
+        assert {host for _, host, _ in world.power.orders} == {"d"}, "the rest goes on"
+        world.run(world.clock.monotonic() + QUICK.awake_poll_seconds)
+        assert world.keeper is not None and world.keeper.no_sleep("d") == {}
+
+
+def test_wrong_credentials_at_waking_are_named_and_another_is_woken() -> None:
+    with World(spec(hosts=4)) as world:
+        for host in "cd":
+            pass_test(world, host)
+        for host in "cd":
+            order(world, "power_sleep", host)
+            seconds_until(world, host, ASLEEP)
+        world.power.machines["c"].bmc = Bmc.CREDENTIALS
+        order(world, "power_wake", "c")
+        seconds_until(world, "c", FAILED)
+        assert "wrong_credentials" in record(world, "c").reason and record(world, "c").disabled is not None
+        seconds_until(world, "d", AWAKE)
+        world.power.machines["c"].bmc = Bmc.OK
+        seconds_until(world, "c", AWAKE)
+
+
+def test_a_dead_host_whose_controller_says_on_is_neither_trusted_nor_switched() -> None:
+    """It died while it was in use: its VMs are gone, a sleeper is woken, and nothing is ordered of it."""
+    with World(spec(hosts=4)) as world:
+        pass_test(world, "c")
+        pass_test(world, "d")
+        order(world, "power_sleep", "d")
+        seconds_until(world, "d", ASLEEP)
+        world.power.machines["c"].bmc = Bmc.SAYS_ON
+        disasters.kill_host(world.cluster, "c")
+        disasters.kill_host(world.cluster, "a")
+        orders = [entry for entry in world.power.orders if entry[1] == "c"]
+        seconds_until(world, "d", AWAKE)
+        assert [entry for entry in world.power.orders if entry[1] == "c"] == orders
+        assert record(world, "c").phase is AWAKE
+        assert world.power_round is not None
+        refusal = world.power_round.why_not("c")
+        assert refusal is not None, "what does not answer is not powered off"
+
+
+def test_a_night_without_an_end_folds_keeps_hosts_on_and_still_wakes_for_demand() -> None:
+    base = spec(hosts=4)
+    endless = replace(base, plan=PlanSettings(policy="consolidate"), limits=replace(FEW, hosts_on_min=2))
+    with World(endless) as world:
+        seconds_until(world, "d", ASLEEP, within=7200)
+        world.run(world.clock.monotonic() + 3600)
+        up = [name for name, it in world.cluster.hosts.items() if it.alive]
+        assert len(up) >= 2, "as many as must be on at any time"
+        asleep_now = [h for h in "cd" if record(world, h).phase is ASLEEP]
+        assert asleep_now
+        demand(world, 3.9)
+        for host in asleep_now:
+            seconds_until(world, host, AWAKE)
+
+
+def test_a_sleeper_that_is_no_host_any_more_is_named_and_the_others_are_woken(tmp_path: Path) -> None:
+    base = spec(hosts=5)
+    with World(base, state_dir=tmp_path) as world:
+        for host in "cd":
+            pass_test(world, host)
+        for host in "cd":
+            order(world, "power_sleep", host)
+            seconds_until(world, host, ASLEEP)
+        ends = world.clock.wall()
+    hosts = tuple(h for h in base.cluster.hosts if h.name != "c")
+    fewer = replace(base, cluster=replace(base.cluster, hosts=hosts), start_wall=ends + 60)
+    with World(fewer, state_dir=tmp_path) as world:
+        world.power.machines["d"].powered = False
+        world.cluster.hosts["d"].alive = False
+        world.run(300)
+        assert world.keeper is not None and world.loop is not None and world.loop.view is not None
+        assert world.keeper.strangers() == {"c"}
+        assert world.loop.view.plan is not None, "planning goes on"
+        refusal = world.keeper.wake("c", "please", by="test")
+        assert refusal is not None and refusal.code is Code.NO_POWER_CONTROL
+        demand(world, 3.9)
+        until = world.clock.monotonic() + 3600
+        while world.keeper._book.of("d").phase is not AWAKE:
+            assert world.clock.monotonic() < until
+            world.run(world.clock.monotonic() + 10)
+        assert {host for _, host, _ in world.power.orders} == {"d"}
+        assert world.keeper._book.of("c").phase is ASLEEP, "its record stays, for who configures it again"
