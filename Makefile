@@ -61,15 +61,23 @@ $(UV):
 $(BIN)/.complete: requirements.lock pyproject.toml | packages $(UV)
 	@echo "rebalancerd: installing Python packages of requirements.lock into .venv"
 	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python $(PYTHON) .venv
-	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup lab-packages ## bring up three real hosts, make one hot, watch it being relieved (DEMO_MINUTES, default 4)
 	@$(AS_ROOT) $(BIN)/rebalancerd demo
 
-test: setup test-packages ## all tests, the lab's included when root or sudo is there
-	@$(AS_ROOT) $(BIN)/python -m pytest -p no:cacheprovider $(PYTEST_ARGS)
+# tests that start nothing outside their own process run two at a time; those with real daemons, databases and hosts alone
+ALONE := tests/e2e tests/postgres tests/crash tests/lab
+TEST := $(AS_ROOT) env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider
+
+test: setup test-packages ## all tests but the long ones of the lab (`make faults` runs those); the lab needs root or sudo
+	@$(BIN)/python -m compileall -q rebalancerd tests
+	@failed=0; \
+	$(TEST) -n 2 --dist worksteal $(addprefix --ignore=,$(ALONE)) $(PYTEST_ARGS) || failed=1; \
+	$(TEST) $(ALONE) $(PYTEST_ARGS) || failed=1; \
+	exit $$failed
 
 faults: setup test-packages ## the table of faults, one line a row, and docs/faults.md; the lab's part when root or sudo is there
 	@$(AS_ROOT) $(BIN)/python -m tests.faults $(ARGS)
