@@ -37,7 +37,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly check lint bench model demand-model lock wheel clean
+.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly night check lint bench model demand-model lock wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -76,6 +76,9 @@ faults: setup test-packages ## the table of faults, one line a row, and docs/fau
 
 faults-nightly: setup ## random walks, a million steps (hours)
 	@FAULT_WALK_STEPS=1000000 $(BIN)/python -m pytest -q -p no:cacheprovider tests/faults/test_walk.py
+
+night: setup test-packages ## a night in minutes: three real hosts fold to one, two sleep, wake by forecast, unfold
+	@$(AS_ROOT) env REBALANCERD_LAB=full $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/lab/test_night_lab.py
 
 lint: setup ## format, lint, types
 	@$(BIN)/ruff format --check .
