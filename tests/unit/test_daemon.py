@@ -317,6 +317,11 @@ def test_a_listener_with_a_bug_does_not_starve_the_watchdog(
     assert "listener_failed" in {entry["event"] for entry in logs}
 
 
+def test_load_is_recorded_in_the_steps_that_are_forecast(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon("observe", '[predict]\nstep = "1 min"')
+    assert [daemon.observer.series("vm_cpu_cores", tier).step_seconds for tier in (0, 1)] == [60.0, 3600.0]
+
+
 def test_every_cycle_is_in_the_ledger(make_daemon: Callable[..., Daemon]) -> None:
     """What listeners heard is what the ledger holds, in the same order."""
     daemon = make_daemon()
