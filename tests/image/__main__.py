@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
 PACKAGES = (
-    "systemd", "systemd-sysv", "dbus", "udev", "python3", "libvirt0", "libvirt-daemon-system", "libvirt-clients", "polkitd",
+    "systemd", "systemd-sysv", "dbus", "udev", "python3", "libvirt0", "libvirt-daemon-system", "libvirt-clients", "libpam-systemd",
     "linux-image-cloud-amd64", "initramfs-tools", "procps", "ca-certificates",
 )  # fmt: skip
 CONFIGURATION = """mode = "recommend"
@@ -68,7 +68,7 @@ def install(root: Path) -> None:
     """The program as the guide installs it, its units, the polkit rules and the check."""
     place = root / "opt" / "rebalancerd"
     shutil.copytree(sysconfig.get_path("purelib"), place, symlinks=True,
-                    ignore=shutil.ignore_patterns("*.pth", "__editable__*", "_rebalancerd*", "rebalancerd-*", "mypy*", "ruff*"))  # fmt: skip
+                    ignore=shutil.ignore_patterns("*.pth", "__editable__*", "_rebalancerd*", "rebalancerd", "rebalancerd-*", "mypy*", "ruff*"))  # fmt: skip
     shutil.copytree(ROOT / "rebalancerd", place / "rebalancerd", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("models", "config", "systemd"):
         shutil.copytree(ROOT / name, place / "rebalancerd" / f"_{name}", ignore=shutil.ignore_patterns("data"))

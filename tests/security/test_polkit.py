@@ -98,6 +98,11 @@ def test_rebalancerd_on_a_libvirtd_that_asks_polkit() -> None:
         run_in(room, "define")
         actor, other = (run_in(room, str(UIDS["rebalancerd"]), uuid) for uuid in (UUID, OTHER))
         observer = run_in(room, str(UIDS["rebalancerd-observe"]), UUID)
+        # sshd would run the key's forced command whatever libvirt asked for; here it takes the place of ssh itself
+        ssh = room.directory / "ssh"
+        ssh.write_text("#!/bin/sh\nexec virt-ssh-helper -r qemu:///system\n")
+        ssh.chmod(0o755)
+        tied = run_in(room, str(UIDS["rebalancerd"]), UUID, str(ssh))
 
     # the domain does not run: whatever asks for a running one gets past the access control and no further
     acts = {"migrate": INVALID, "abort": INVALID, "downtime": INVALID, "bandwidth": "done", "autostart": "done"}
@@ -111,6 +116,9 @@ def test_rebalancerd_on_a_libvirtd_that_asks_polkit() -> None:
         ("probe", "migrate", "abort"), AUTH_FAILED
     ), "it gets no connection for that"
     assert {observer[name] for name in never} == {READ_ONLY}
+    assert tied == {"read": "done", "autostart": READ_ONLY, "destroy": READ_ONLY}, (
+        "a key may be tied to the read-only socket"
+    )
 
 
 def run_in(room: PolkitRoom, *arguments: str) -> dict[str, object]:
