@@ -8,7 +8,7 @@ from pathlib import Path
 from rebalancerd import log
 from tests.bench.report import Report
 
-BENCHES = ("consolidation", "cost", "cycle", "failover", "forecast", "hotspot", "migrate", "planner", "soak")
+BENCHES = ("consolidation", "cost", "cycle", "failover", "forecast", "hotspot", "migrate", "planner", "soak", "week")
 
 
 def main(argv: list[str]) -> int:
