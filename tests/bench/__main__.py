@@ -19,6 +19,7 @@ BENCHES = (
     "planner",
     "soak",
     "walk",
+    "week",
 )
 
 
