@@ -33,6 +33,9 @@ class Libvirt:
     def __init__(self, is_on: Callable[[], bool]) -> None:
         self._is_on = is_on
 
+    def hosts(self) -> tuple[str, ...]:
+        return ("h",)
+
     def inventory(self, host: str) -> HostInventory:
         self._enter(host)
         nothing = dict.fromkeys(("networks", "bridges", "pools", "secrets", "nwfilters"), frozenset())

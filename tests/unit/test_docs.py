@@ -13,6 +13,7 @@ from rebalancerd.cli.app import app
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.observe.agent import HostCollector
 from rebalancerd.observe.agent_dirty import DirtyMeter
+from rebalancerd.observe.agent_power import RaplCollector
 from rebalancerd.observe.agent_surroundings import SurroundingsCollector
 from rebalancerd.serve.health import HealthCode
 from rebalancerd.serve.metrics import Metrics
@@ -119,10 +120,14 @@ def test_every_health_code_has_its_row() -> None:
     assert [code.value for code in HealthCode if not re.search(rf"^\| `{code.value}` \|", text, re.M)] == []
 
 
-def test_every_metric_is_listed_and_no_other() -> None:
+def test_every_metric_is_listed_and_no_other(tmp_path: Path) -> None:
     names = set()
     around = SurroundingsCollector(["/etc"], ["localhost"])
-    for collector in (Metrics().registry, HostCollector(), around, DirtyMeter()):
+    package = tmp_path / "intel-rapl:0"
+    package.mkdir()
+    for name, text in (("name", "package-0"), ("energy_uj", "1"), ("max_energy_range_uj", "2")):
+        (package / name).write_text(text)
+    for collector in (Metrics().registry, HostCollector(), around, DirtyMeter(), RaplCollector(tmp_path)):
         for family in collector.collect():
             names.add(family.name + ("_total" if family.type == "counter" else ""))
     section = GUIDE.read_text("utf-8").partition("\n## Metrics\n")[2].partition("\n## ")[0]
