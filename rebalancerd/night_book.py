@@ -1,8 +1,8 @@
 """The book of nights: what a window of consolidation saves and costs, noted after every cycle and kept in the ledger.
 
 A night begins with the first cycle in which the policy is ``consolidate``. It is over when its window has ended and the
-cluster is unfolded: no host that was put to sleep here is down or on its way, no migration of ours is under way and the
-cycle started none; at the latest when the next one begins, or a day after its window ended. Where consolidation holds
+cluster is unfolded: no host that was put to sleep here is down or on its way, no migration of ours is under way, the cycle
+started none, and no more hosts are hot than would be with the evening's placement (for an hour at most); at the latest when the next one begins, or a day after its window ended. Where consolidation holds
 outside of all windows, a night is a day long.
 
 It is accounted in every mode: where nothing is moved and nobody sleeps, nothing was saved.
@@ -29,6 +29,7 @@ from rebalancerd.record.night_account import closed, moved, noted, opened
 log = structlog.get_logger(__name__)
 
 LATEST_SECONDS = 86_400.0  # after its window a night is over, whoever still sleeps
+HOT_SECONDS = 3600.0  # hosts that are hot for longer after it are the day's matter
 ENDLESS_SECONDS = 86_400.0  # length of a night where consolidation has no window
 ENDLESS = "outside of all windows"
 CYCLES_MISSED = 5
@@ -95,9 +96,16 @@ class NightBook:
         night = self.told.now
         if night is not None:
             night = _ends(night, holds, now)
+            so_far = self._to(night, view, records)
+            cool = so_far.caused_seconds <= night.caused_seconds or now >= night.ends_at + HOT_SECONDS
+            unfolded = cool and _unfolded(record, records)
             late = now >= night.ends_at + LATEST_SECONDS
-            over = now >= night.ends_at and (folding or late or _unfolded(record, records))
-            self._write(self._to(night, view, records, over=over), over=over)
+            over = now >= night.ends_at and (folding or late or unfolded)
+            if over and now - night.noted_at > self._most_seconds:
+                end = max(night.noted_at, night.ends_at)  # it ended while nobody looked
+                missed = night.missed_seconds + end - night.noted_at
+                so_far = replace(night, noted_at=end, missed_seconds=missed)
+            self._write(so_far, over=over)
             night = self.told.now
         if night is None and folding:
             name = ENDLESS if holds.window is None else describe(holds.window)
@@ -112,13 +120,9 @@ class NightBook:
             self.told = NightsTold(now=self._ledger.night_under_way(), last=last, total=self._ledger.nights_total())
             self._loaded = True
 
-    def _to(self, night: Night, view: LoopView, records: tuple[PowerRecord, ...], *, over: bool) -> Night:
-        """The night up to this cycle; one that ended while nobody looked, up to the end of its window."""
+    def _to(self, night: Night, view: LoopView, records: tuple[PowerRecord, ...]) -> Night:
+        """The night up to this cycle."""
         plan, snapshot = self._plan(), _with_cores(view.snapshot, records)
-        now = snapshot.taken_at
-        if over and now - night.noted_at > self._most_seconds:
-            end = max(night.noted_at, night.ends_at)
-            return replace(night, noted_at=end, missed_seconds=night.missed_seconds + end - night.noted_at)
         mode = max((Mode(night.mode), view.record.mode), key=lambda m: m.rank)
         return noted(
             replace(night, mode=mode.value),

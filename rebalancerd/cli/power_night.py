@@ -130,15 +130,15 @@ def _document(made: "NightPlan") -> dict[str, Any]:
 
 def _print(made: "NightPlan") -> None:
     from rebalancerd.serve.night_rows import night_row
-    from rebalancerd.serve.wording import counted, span
+    from rebalancerd.serve.wording import counted, kwh, span
 
     night = night_row(made.predicted)
     say(
         f"{night.window}: {_clock(night.began_at)} to {_clock(night.ends_at)}, unfolding from {_time(made.unfolds_at)}",
         "bold",
     )
-    sums = f"{night.unfolded_kwh:.3f} unfolded − {night.actual_kwh:.3f} folded − {night.moves_kwh:.3f} for {counted(night.moves, 'move')}"
-    say(f"predicted: {night.saved_kwh:.3f} kWh saved = {sums}; forecast by {made.basis}")
+    sums = f"{kwh(night.unfolded_kwh)} unfolded − {kwh(night.actual_kwh)} folded − {kwh(night.moves_kwh)} for {counted(night.moves, 'move')}"
+    say(f"predicted: {kwh(night.saved_kwh)} kWh saved = {sums}; forecast by {made.basis}")
     folding, unfolding = [m for m in made.moves if not m.unfolding], [m for m in made.moves if m.unfolding]
     say()
     _moves("fold", folding, "nothing is folded")

@@ -38,21 +38,27 @@ def report(
     if not answer.nights:
         say("no night is on record: none begins outside of a window whose policy is consolidate")
         return
+    from rebalancerd.serve.wording import kwh
+
     for row in answer.nights:
         _print(row)
         say()
     shown = [row for row in answer.nights if row.ended_at is not None]
     if shown and answer.nights_over > 1:
-        told = f"{answer.saved_kwh:.3f} kWh saved in {answer.nights_over} nights that are over"
+        told = f"{kwh(answer.saved_kwh)} kWh saved in {answer.nights_over} nights that are over"
         if len(shown) < answer.nights_over:
-            told += f", {sum(row.saved_kwh for row in shown):.3f} kWh in the {len(shown)} shown"
+            told += f", {kwh(sum(row.saved_kwh for row in shown))} kWh in the {len(shown)} shown"
         say(told, "bold")
 
 
 def one_line(row: "NightRow") -> str:
     """A night in a line."""
+    from rebalancerd.serve.wording import kwh
+
     state = "under way since" if row.ended_at is None else "over, began"
-    return f"{row.window}, {state} {_clock(row.began_at)}: {row.saved_kwh:.3f} kWh saved, {_moves(row)}, {_asleep(row)}"
+    return (
+        f"{row.window}, {state} {_clock(row.began_at)}: {kwh(row.saved_kwh)} kWh saved, {_moves(row)}, {_asleep(row)}"
+    )
 
 
 def _from_ledger(socket: Path, config: Path, limit: int) -> "NightsAnswer":
@@ -74,7 +80,7 @@ def _from_ledger(socket: Path, config: Path, limit: int) -> "NightsAnswer":
 
 
 def _print(row: "NightRow") -> None:
-    from rebalancerd.serve.wording import span
+    from rebalancerd.serve.wording import kwh, span
 
     if row.ended_at is not None:
         until = f"to {_clock(row.ended_at)}"
@@ -83,9 +89,9 @@ def _print(row: "NightRow") -> None:
     else:
         until = f"its window ended {_clock(row.ends_at)}, not unfolded yet"
     say(f"{row.window}: {_clock(row.began_at)} {until}", "bold")
-    paid = f" − {row.moves_kwh:.3f} for {_moves(row)}" if row.moves else ""
-    sums = f"{row.unfolded_kwh:.3f} unfolded − {row.actual_kwh:.3f} as it was{paid}"
-    _line("saved", f"{row.saved_kwh:.3f} kWh = {sums}")
+    paid = f" − {kwh(row.moves_kwh)} for {_moves(row)}" if row.moves else ""
+    sums = f"{kwh(row.unfolded_kwh)} unfolded − {kwh(row.actual_kwh)} as it was{paid}"
+    _line("saved", f"{kwh(row.saved_kwh)} kWh = {sums}")
     if not row.moves:
         _line("moves", "none" if row.mode in ("guarded", "auto") else f"none: mode {row.mode} moves nothing")
     _line("asleep", _asleep(row))

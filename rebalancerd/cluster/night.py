@@ -21,8 +21,7 @@ class Night:
     power model at their measured use, sleeping ones nothing. ``unfolded_joules``: what they would have drawn with
     every host on and every VM where it was in the evening. ``moves``, ``moves_joules``: migrations of ours that ended in
     it, whatever came of them, and what their copying drew. ``asleep_seconds``: by host. ``hot_seconds``,
-    ``caused_seconds``: host-seconds above headroom, and those of hosts that would not have been with the evening's
-    placement. ``accounted_seconds``: time with a reading; ``missed_seconds``: without, of which nothing is claimed.
+    ``caused_seconds``: host-seconds above headroom, and how many of them are more than with the evening's placement. ``accounted_seconds``: time with a reading; ``missed_seconds``: without, of which nothing is claimed.
     """
 
     id: int = 0

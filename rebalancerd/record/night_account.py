@@ -8,7 +8,8 @@ no energy saved. P_h is ``cluster.power_curve``; a host that is asleep draws not
 the second. A VM whose use is unknown counts as nothing in both. Time between readings longer than ``most_seconds`` (the
 daemon was away), or before a reading that cannot be trusted, is missed: nothing is claimed for it.
 
-A host is hot while what its VMs ask for is above its headroom.
+A host is hot while what its VMs ask for is above its headroom. Caused by folding are as many hot hosts as there are more
+than there would be unfolded: a VM that is too large for any host makes one hot wherever it is.
 """
 
 from collections import defaultdict
@@ -58,18 +59,17 @@ def noted(
     used, used_then = _loads(snapshot, {}, _used), _loads(snapshot, evening, _used)
     asked, asked_then = _loads(snapshot, {}, cpu_demand_cores), _loads(snapshot, evening, cpu_demand_cores)
     actual = unfolded = 0.0
-    hot = caused = 0
+    hot = hot_then = 0
     sleeping = dict(night.asleep_seconds)
     for host in snapshot.hosts:
         unfolded += host_watts(host, used_then[host.name], power)
+        limit = cpu_headroom * (host.capacity_cores or 0.0)
+        hot_then += bool(limit) and asked_then[host.name] > limit
         if host.name in asleep:
             sleeping[host.name] = sleeping.get(host.name, 0.0) + passed
             continue
         actual += host_watts(host, used[host.name], power)
-        limit = cpu_headroom * (host.capacity_cores or 0.0)
-        if limit and asked[host.name] > limit:
-            hot += 1
-            caused += asked_then[host.name] <= limit
+        hot += bool(limit) and asked[host.name] > limit
     return replace(
         night,
         noted_at=snapshot.taken_at,
@@ -77,7 +77,7 @@ def noted(
         unfolded_joules=night.unfolded_joules + unfolded * passed,
         asleep_seconds=tuple(sorted(sleeping.items())),
         hot_seconds=night.hot_seconds + hot * passed,
-        caused_seconds=night.caused_seconds + caused * passed,
+        caused_seconds=night.caused_seconds + max(0, hot - hot_then) * passed,
         accounted_seconds=night.accounted_seconds + passed,
     )
 

@@ -51,3 +51,8 @@ def cores(count: float | None) -> str:
 def counted(count: int, one: str, many: str | None = None) -> str:
     """``1 step``, ``3 steps``."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def kwh(value: float) -> str:
+    """Kilowatt-hours with as many places as small clusters need: ``52.10``, ``2.240``, ``0.0123``."""
+    return f"{value:.{2 if abs(value) >= 10 else 3 if abs(value) >= 1 else 4}f}"

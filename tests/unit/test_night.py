@@ -45,7 +45,9 @@ def spec(mode: Mode = Mode.AUTO) -> WorldSpec:
         run_seconds=LATE,
         decide_seconds=60.0,
         plan=PlanSettings(watts_per_core=10.0, power_cycle_seconds=180.0),
-        guard=GuardSettings(policy_windows=(WINDOW,), hold_rounds=2, cooldown_seconds=300.0),
+        guard=GuardSettings(
+            policy_windows=(WINDOW,), hold_rounds=2, cooldown_seconds=300.0, reverse_tabu_seconds=300.0
+        ),
         power=QUICK,
         limits=PowerLimits(
             boot_seconds=120.0,
@@ -60,8 +62,8 @@ def spec(mode: Mode = Mode.AUTO) -> WorldSpec:
 
 
 def wake_all(world: World) -> None:
-    """The morning's load, which no two hosts carry."""
-    world.cluster.guests.demand.base[:] = 3.0
+    """The morning's load, which one host does not carry."""
+    world.cluster.guests.demand.base[:] = 2.0
     world.cluster.changed()
 
 

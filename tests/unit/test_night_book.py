@@ -43,6 +43,7 @@ class Stage:
     mode: Mode = Mode.AUTO
     cpus: float | None = 8.0
     where: str = "b"
+    cores: float = 1.0
     view: LoopView | None = None
     book: NightBook = field(init=False)
 
@@ -70,8 +71,9 @@ class Stage:
         self.records = tuple(PowerRecord(host=h, phase=PowerPhase.ASLEEP, cpus=8) for h in hosts)
 
     def cycle(self, at: float, *, moving: int = 0, outcome: Outcome = Outcome.NO_ACTION) -> None:
-        facts = VmFacts(uuid="v", name="v", vcpus=4, memory_bytes=GIB)
-        vm = Vm(facts=facts, host=self.where, state=DomainState.RUNNING, load=VmLoad(cpu_cores=1.0))
+        facts = VmFacts(uuid="v", name="v", vcpus=8, memory_bytes=GIB)
+        vm = Vm(facts=facts, host=self.where, state=DomainState.RUNNING, load=VmLoad(cpu_cores=self.cores))
+        other = replace(vm, facts=replace(facts, uuid="w", name="w"), host="a")
         hosts = tuple(Host(name=n, facts=HostFacts(uuid=None, cpus=8, memory_bytes=GIB), cores=self.cpus) for n in "ab")
         record = CycleRecord(
             id=int(at),
@@ -85,7 +87,7 @@ class Stage:
             moving=moving,
         )
         scenarios: Any = object() if self.fit else None
-        snapshot = Snapshot(taken_at=at, hosts=hosts, vms=(vm,))
+        snapshot = Snapshot(taken_at=at, hosts=hosts, vms=(vm, other))
         self.view = LoopView(
             snapshot=snapshot, record=record, operator=OperatorState(), guard_notes=(), scenarios=scenarios
         )
@@ -149,6 +151,25 @@ def test_it_is_not_over_before_the_cluster_is_unfolded(stage: Stage) -> None:
     assert stage.last.ended_at == END + 4 * CYCLE
 
 
+def test_it_is_not_over_while_a_host_is_hot_that_unfolding_would_have_cooled(stage: Stage) -> None:
+    stage.in_window()
+    stage.cycle(END - CYCLE)
+    stage.holds, stage.where, stage.cores = None, "a", 3.5
+    stage.cycle(END)
+    assert stage.book.told.now is not None and stage.night.caused_seconds == CYCLE
+    stage.where = "b"
+    stage.cycle(END + CYCLE)
+    assert stage.last.ended_at == END + CYCLE
+
+
+def test_a_host_that_stays_hot_is_the_day_s_matter_after_an_hour(stage: Stage) -> None:
+    stage.in_window()
+    stage.cycle(END - CYCLE)
+    stage.holds, stage.where, stage.cores = None, "a", 3.5
+    stage.cycles(END, END + HOUR)
+    assert stage.last.ended_at == END + HOUR
+
+
 def test_a_host_that_is_never_woken_ends_it_with_the_next_night_or_a_day_later(stage: Stage) -> None:
     stage.in_window()
     stage.cycle(END - CYCLE)
@@ -195,7 +216,7 @@ def test_a_restart_goes_on_and_claims_nothing_for_its_absence(stage: Stage) -> N
     stage.where = "a"  # folded away from b meanwhile; in the account of the unfolded night it stays there
     stage.asleep("b")
     stage.restart()
-    stage.cpus = None  # nobody has seen b since
+    stage.cpus = None  # of b, which nobody has seen since, they are on record; a draws what it draws idle
     stage.cycle(BEGIN + 2 * HOUR)
     assert (stage.night.accounted_seconds, stage.night.missed_seconds) == (HOUR, HOUR)
     before = stage.night.unfolded_joules

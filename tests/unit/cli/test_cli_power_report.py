@@ -87,7 +87,7 @@ def test_a_person_reads_what_was_saved_and_what_it_cost(config: Path, tmp_path: 
     assert "under way, its window ends" in now
     assert "none: mode recommend moves nothing" in now
     assert "no host slept" in now
-    assert "2.240 kWh = 5.750 unfolded − 3.500 as it was − 0.010 for 24 moves" in first
+    assert "2.240 kWh = 5.750 unfolded − 3.500 as it was − 0.0100 for 24 moves" in first
     assert "h2 7.5 h, h3 25 min" in first
     assert "5 host-minutes, 2 of them caused by folding" in first
     assert "30 min without a reading, for which nothing is claimed" in first

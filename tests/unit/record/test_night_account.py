@@ -92,6 +92,11 @@ def test_hot_hosts_are_counted_and_those_that_folding_caused():
     assert (night.hot_seconds, night.caused_seconds) == (HOUR, 0.0)
 
 
+def test_a_vm_that_is_too_large_wherever_it_is_is_not_folding_s_doing():
+    night = note(evening(), snapshot(HOUR, vm("x", "b", 7.0), vm("y", "a", 0.0)))
+    assert (night.hot_seconds, night.caused_seconds) == (HOUR, 0.0)
+
+
 def test_what_a_full_host_leaves_unserved_is_hot_and_saves_nothing():
     night = note(evening(), snapshot(HOUR, vm("x", "a", 4.0, waits=2.0), vm("y", "a", 4.0, waits=2.0)))
     assert night.saved_kwh == pytest.approx(0.0)
