@@ -171,13 +171,14 @@ class Loop:
             self._ledger.record_plan(plan)
             return plan
 
-    def look(self) -> PlanInputs:
+    def look(self, seconds: float = 0.0) -> PlanInputs:
         """All that planning would look at now, read whole so that it can be kept. Nothing is started or recorded.
 
-        Raises as ``propose`` does.
+        ``seconds``: with a forecast that reaches as far at least. Raises as ``propose`` does.
         """
         with self._turn:
             inputs = self._look()
+            inputs = replace(inputs, scenarios=self._over(inputs.scenarios, inputs.snapshot, seconds))
         return replace(inputs, quiet=dict(inputs.quiet))  # slow in a large cluster: no cycle waits for it
 
     def _look(self) -> PlanInputs:

@@ -40,9 +40,9 @@ def offline_plan(
 
     meant, window = _meant(asked.what_ifs), _window(asked)
     log_to_stderr()
-    kept = _of_file(file) if file is not None else _now(client, config, seconds)
+    kept = kept_of_file(file) if file is not None else _now(client, config, seconds)
     try:
-        inputs = restore(kept, _costs(kept, config))
+        inputs = restore(kept, costs_of(kept, config))
         inputs = changed(inputs, meant)
         inputs = replace(
             inputs,
@@ -95,14 +95,19 @@ def _meant(texts: Sequence[str]) -> "list[WhatIf]":
 
 def _window(asked: Asked) -> float | None:
     """Seconds the plan is to hold. Raises CliError for a policy or a duration that is none."""
-    from rebalancerd.config_units import parsed
-
     if asked.policy is not None and asked.policy not in POLICIES:
         raise CliError(f"--policy: {asked.policy!r:.60} is none", f"say {' or '.join(POLICIES)}", code=USAGE)
-    if asked.window is None:
+    return window_seconds(asked.window)
+
+
+def window_seconds(given: str | None) -> float | None:
+    """Seconds of ``--window``. Raises CliError for a duration that is none."""
+    from rebalancerd.config_units import parsed
+
+    if given is None:
         return None
     try:
-        seconds = parsed("duration", asked.window)
+        seconds = parsed("duration", given)
     except ValueError as error:
         raise CliError(f"--window: {error}", "say it like 8h or 90min", code=USAGE) from error
     if seconds <= 0:
@@ -110,7 +115,8 @@ def _window(asked: Asked) -> float | None:
     return seconds
 
 
-def _of_file(file: Path) -> "KeptInputs":
+def kept_of_file(file: Path) -> "KeptInputs":
+    """The content of a snapshot file. Raises CliError."""
     from rebalancerd.record.snapshotfile import SnapshotFileError, read_snapshot
 
     try:
@@ -130,7 +136,7 @@ def _now(client: Client, config: Path, seconds: float) -> "KeptInputs":
         raise CliError(f"the daemon's snapshot cannot be read: {error}", "is it of another version?") from error
 
 
-def _costs(kept: "KeptInputs", config: Path) -> "Costs":
+def costs_of(kept: "KeptInputs", config: Path) -> "Costs":
     """The cost model that the snapshot names, from this machine's models; says so where another one answers."""
     import time
 

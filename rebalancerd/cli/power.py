@@ -1,4 +1,4 @@
-"""``rebalancerd power status``, ``sleep``, ``wake``, ``test`` and ``report``."""
+"""``rebalancerd power status``, ``sleep``, ``wake``, ``test``, ``report`` and ``plan-night``."""
 
 import time
 from typing import Annotated, Any
@@ -9,11 +9,13 @@ from rebalancerd.cli.client import Client
 from rebalancerd.cli.command import send
 from rebalancerd.cli.options import OutputOption, ReasonOption, SocketOption, socket_path
 from rebalancerd.cli.output import Output, emit_json, say, show, table
+from rebalancerd.cli.power_night import plan_night
 from rebalancerd.cli.power_report import one_line, report
 
 app = typer.Typer(help="Hosts that sleep: who, why, and orders about them.", no_args_is_help=True)
 
 app.command("report")(report)
+app.command("plan-night")(plan_night)
 
 HostArgument = Annotated[str, typer.Argument(help="Host, as the configuration names it.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and why not.")]

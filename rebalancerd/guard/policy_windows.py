@@ -91,6 +91,19 @@ def cron_fault(expression: str) -> str | None:
     return None
 
 
+def coming(window: PolicyWindow, where: str, now: datetime) -> tuple[datetime, datetime] | None:
+    """(begin, end) of the window that is open at ``now``, else of the next one; None where none comes or it never ends.
+
+    Raises ValueError for an expression that is none.
+    """
+    end = _open_until(window, where, now)
+    begin = _last(window.start, where, now) if end is not None else _next(window.start, where, now)
+    if begin is None:
+        return None
+    end = _next(window.end, where, begin + timedelta(seconds=1))
+    return None if end is None or end.timestamp() - begin.timestamp() > LONGEST.total_seconds() else (begin, end)
+
+
 def _open_until(window: PolicyWindow, where: str, now: datetime) -> datetime | None:
     """The end of the window that is open at ``now``, None if none is."""
     begin = _last(window.start, where, now)

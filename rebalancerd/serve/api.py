@@ -13,7 +13,7 @@ from starlette.responses import Response
 from rebalancerd import __version__
 from rebalancerd.record import snapshotfile
 from rebalancerd.record.planfile import document
-from rebalancerd.serve import night_rows, power
+from rebalancerd.serve import night_ahead, night_rows, power
 from rebalancerd.serve.commands import Commands
 from rebalancerd.serve.control import Control
 from rebalancerd.serve.peer import Peer
@@ -26,6 +26,7 @@ from rebalancerd.serve.schemas import (
     Explanation,
     History,
     HostRequest,
+    NightAheadAnswer,
     NightsAnswer,
     PauseRequest,
     Ping,
@@ -182,6 +183,10 @@ def _power(app: FastAPI, control: Control, commands: Commands) -> None:
     @app.get("/v1/power/nights", response_model=NightsAnswer, dependencies=peer)
     def nights(limit: Annotated[int, Query(ge=1, le=1000)] = 7) -> AsciiJson:
         return AsciiJson(night_rows.nights(control, limit))
+
+    @app.get("/v1/power/night-ahead", response_model=NightAheadAnswer, dependencies=peer)
+    def ahead(window: Annotated[float | None, Query(gt=0, le=7 * 86400, allow_inf_nan=False)] = None) -> AsciiJson:
+        return AsciiJson(night_ahead.night_ahead(control, window))
 
     @app.get("/v1/power/sleep", response_model=PowerVerdict, dependencies=peer)
     def would_sleep(host: Annotated[str, name], test: bool = False) -> AsciiJson:

@@ -63,8 +63,8 @@ class Looped(Protocol):
         """A plan for the cluster as it is now; waits for a cycle under way."""
         ...
 
-    def look(self) -> PlanInputs:
-        """What such a plan would rest on, read whole."""
+    def look(self, seconds: float = 0.0) -> PlanInputs:
+        """What such a plan would rest on, read whole; with a forecast that reaches as far at least."""
         ...
 
     def policy_at(self, instant: float) -> policy_windows.InForce:
@@ -268,9 +268,12 @@ class Control:
             return view.plan
         return self._planning(self.loop.propose)
 
-    def inputs(self) -> KeptInputs:
-        """What such a plan would rest on, to be kept: planning from it elsewhere gives the same plan."""
-        looked, model = self._planning(self.loop.look), self.about.model()
+    def inputs(self, seconds: float = 0.0) -> KeptInputs:
+        """What such a plan would rest on, to be kept: planning from it elsewhere gives the same plan.
+
+        ``seconds``: with a forecast that reaches as far at least.
+        """
+        looked, model = self._planning(lambda: self.loop.look(seconds)), self.about.model()
         return keep(looked, self.about.predict, model.basis if model is not None else PHYSICS)
 
     # shared with commands and explanations

@@ -422,6 +422,13 @@ class NightsAnswer(Answer):
     saved_kwh: float
 
 
+class NightAheadAnswer(Answer):
+    """What the coming night is rehearsed from: a snapshot file's document, and ``rebalancerd.night_terms`` as JSON."""
+
+    document: dict[str, Any]
+    terms: dict[str, Any]
+
+
 class PowerAnswer(Answer):
     """Host power, and what the last round ordered, could have ordered, and why others stay on: (host, why).
 

@@ -7,9 +7,12 @@ import pytest
 
 from rebalancerd.cluster.night import Evening, Night, NightsTotal
 from rebalancerd.cluster.policy import Mode
-from rebalancerd.cluster.power import PowerLimits, PowerPhase
+from rebalancerd.cluster.power import PowerLimits, PowerPhase, PowerRecord
 from rebalancerd.cluster.units import GIB
 from rebalancerd.guard.settings import GuardSettings, PolicyWindow
+from rebalancerd.night_plan import NightPlan
+from rebalancerd.night_rehearsal import rehearse
+from rebalancerd.night_terms import NightTerms, next_night
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.sim.demand import Demand
 from rebalancerd.sim.scenario import WorldSpec
@@ -41,7 +44,7 @@ def spec(mode: Mode = Mode.AUTO) -> WorldSpec:
         start_wall=START,
         run_seconds=LATE,
         decide_seconds=60.0,
-        plan=PlanSettings(watts_per_core=10.0),
+        plan=PlanSettings(watts_per_core=10.0, power_cycle_seconds=180.0),
         guard=GuardSettings(policy_windows=(WINDOW,), hold_rounds=2, cooldown_seconds=300.0),
         power=QUICK,
         limits=PowerLimits(
@@ -67,6 +70,35 @@ def the_night(world: World) -> Night:
     return night
 
 
+def rehearsal(world: World) -> NightPlan:
+    """What is told of the night before it begins."""
+    assert world.loop is not None and world.keeper is not None
+    night = next_night(world.spec.guard, world.clock.wall())
+    assert night is not None and night.begins_at == BEGINS
+    given = NightTerms(
+        window=night.window,
+        begins_at=night.begins_at,
+        unfolds_at=night.unfolds_at,
+        ends_at=night.ends_at,
+        controlled=("a", "b", "c"),
+        records=world.keeper.records(),
+        limits=world.spec.limits,
+        guard=world.spec.guard,
+    )
+    return rehearse(world.loop.look(night.ends_at - world.clock.wall()), given)
+
+
+def pairwise_changes(orders: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(host, phase) as each host comes to a phase, repeated records of it left out."""
+    last: dict[str, str] = {}
+    found = []
+    for host, phase in orders:
+        if last.get(host) != phase:
+            found.append((host, phase))
+        last[host] = phase
+    return found
+
+
 def evening() -> tuple[tuple[str, str], ...]:
     """Where the VMs are declared."""
     return tuple(sorted((vm.key, vm.host) for vm in spec().cluster.vms))
@@ -78,7 +110,26 @@ def watts(busy: float) -> float:
 
 def test_a_night_folds_sleeps_wakes_and_its_account_adds_up() -> None:
     with World(spec()) as world:
+        world.run(4 * MINUTE)
+        rehearsed = rehearsal(world)
+        orders: list[tuple[str, str]] = []
+        told = world.ledger.on_power
+
+        def note(record: PowerRecord) -> None:
+            told(record)
+            orders.append((record.host, record.phase.value))
+
+        world.ledger.on_power = note
         world.run(BEFORE_UNFOLDING)
+        moves = sorted(world.ledger.records.values(), key=lambda m: m.intent_at)
+        assert [(m.vm_uuid, m.destination) for m in rehearsed.moves] == [(m.vm_uuid, m.destination) for m in moves]
+        went = [host for host, was in pairwise_changes(orders) if was == "shutting_down"]
+        assert [s.host for s in rehearsed.sleeps] == went
+        slept = sum(seconds for _, seconds in the_night(world).asleep_seconds)
+        ahead = sum(seconds for _, seconds in rehearsed.predicted.asleep_seconds) - 2 * (
+            ENDS - START - BEFORE_UNFOLDING
+        )
+        assert ahead == pytest.approx(slept, rel=0.1)
         assert [r for r in world.ledger.power.values() if r.phase is PowerPhase.ASLEEP]
         wake_all(world)
         world.run(LATE)

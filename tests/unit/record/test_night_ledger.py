@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.night import Evening, Night, NightsTotal
+from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.record import schema
+from rebalancerd.record.export import lines
+from rebalancerd.record.salvage import salvage
 from rebalancerd.record.sql_ledger import SqlLedger
-from tests.unit.record.record_values import NOW, UUID
+from tests.unit.record.record_values import NOW, UUID, FixedClock
 
 HOUR = 3600.0
 NIGHT = Night(
@@ -112,3 +116,44 @@ def test_without_its_evening_a_night_goes_on_from_where_vms_are(ledger: SqlLedge
         connection.execute(update(schema.night_evenings).values(body="[]"))
     found = ledger.night_under_way()
     assert found is not None and found.evening == Evening()
+
+
+def test_a_controller_that_does_not_lead_writes_no_night(ledger: SqlLedger) -> None:
+    class Elsewhere:
+        def check(self, _connection: Connection, _epoch: int | None) -> None:
+            raise LedgerUnavailableError("c2 leads")
+
+    ledger.fence = Elsewhere()
+    with pytest.raises(LedgerUnavailableError, match="c2 leads"):
+        ledger.record_night(NIGHT)
+    ledger.fence = None
+    assert ledger.nights() == ()
+
+
+def test_nights_are_saved_from_a_damaged_file(ledger: SqlLedger, path: Path) -> None:
+    ledger.record_night(over(NIGHT, 2.0))
+    ledger.record_night(NIGHT)
+    broken = ledger.record_night(NIGHT)
+    with ledger._writing() as connection:
+        connection.execute(update(schema.nights).where(schema.nights.c.id == broken).values(body="{}"))
+    ledger.close()
+
+    found = salvage(path, path.with_name("saved.sqlite"))
+
+    assert (found.saved["nights"], found.left_out["nights"]) == (2, 1)
+    saved = SqlLedger(f"sqlite:///{path.with_name('saved.sqlite')}", FixedClock())
+    kept = saved.night_under_way()
+    assert kept is not None and kept.evening == KEPT
+    assert saved.nights_total() == NightsTotal(nights=1, saved_kwh=2.0)
+    assert saved.integrity_check() == ()
+    saved.close()
+
+
+def test_nights_are_exported(ledger: SqlLedger) -> None:
+    ledger.record_night(over(NIGHT, 2.0))
+    ledger.record_night(replace(NIGHT, began_at=NOW + 24 * HOUR))
+    with ledger.reading() as connection:
+        told = [line["row"] for line in lines(connection, tables=("nights",), since=NOW + HOUR) if "row" in line]
+    assert [(row["window_name"], row["began_at"], row["body"]["mode"]) for row in told] == [
+        (NIGHT.window, NOW + 24 * HOUR, "auto")
+    ]

@@ -178,7 +178,7 @@ class FakeLoop:
             raise self.proposal
         return self.proposal
 
-    def look(self) -> PlanInputs:
+    def look(self, _seconds: float = 0.0) -> PlanInputs:
         if isinstance(self.inputs, Exception):
             raise self.inputs
         assert self.inputs is not None
