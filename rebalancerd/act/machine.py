@@ -218,11 +218,13 @@ def _explained(state: MigrationState, note: str, look: Look, settings: ActSettin
         return _stayed(note, look)
     if state is MigrationState.VM_STOPPED and DomainState.CRASHED in (look.source, look.destination):
         note = CRASHED_NOTE
-    source_lost = look.source_silent_seconds >= settings.settle_seconds
+    # while a guest ends libvirt may not tell of it for long; but a source that lets our call end so was there all the time
+    told_its_end = error_code(look.error) in GUEST_ENDED_CODES
+    source_lost = look.source_silent_seconds >= settings.settle_seconds and not told_its_end
     if state in (MigrationState.VM_STOPPED, MigrationState.MISSING) and source_lost:
         note = f"{note}; the source had been silent for {look.source_silent_seconds:.0f} s"
         return Standing(state=MigrationState.LOST_SOURCE, reason=_told(note, look.error))
-    if state is MigrationState.MISSING and not look.persistent and error_code(look.error) in GUEST_ENDED_CODES:
+    if state is MigrationState.MISSING and not look.persistent and told_its_end:
         note = "on neither host: a transient guest that ended"
         return Standing(state=MigrationState.VM_STOPPED, reason=_told(note, look.error))
     return Standing(state=state, reason=note if state is MigrationState.SUCCEEDED else _told(note, look.error))

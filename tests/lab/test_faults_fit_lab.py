@@ -11,7 +11,7 @@ from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.lab import Lab, LabHost
 from tests.lab.after import assert_whole, until
 from tests.lab.daemon_on_lab import DaemonOnLab
-from tests.lab.strike import ACT, GUARD, STEADY, Strike
+from tests.lab.strike import ACT, GUARD, STEADY, Strike, Struck
 
 pytestmark = pytest.mark.lab_full
 
@@ -92,7 +92,7 @@ def test_fault_26_destination_without_the_network(strike: Strike) -> None:
     strike.whole(before)
 
 
-def postcopy(strike: Strike) -> object:
+def postcopy(strike: Strike) -> Struck:
     """A migration of ours that somebody switched to post-copy."""
     struck = strike.under_way(0.2, mbit=12, postcopy=True)
     switched = strike.virsh(struck.source, "migrate-postcopy", "traveller")
@@ -104,13 +104,13 @@ def postcopy(strike: Strike) -> object:
 def test_fault_06_libvirt_killed_in_postcopy(strike: Strike) -> None:
     """It ends unattended; it is waited for, and judged by where it runs."""
     struck = postcopy(strike)
-    strike.restart_libvirtd(struck.destination)  # type: ignore[attr-defined]
-    strike.lab.shape(struck.source)  # type: ignore[attr-defined]
+    strike.restart_libvirtd(struck.destination)
+    strike.lab.shape(struck.source)
 
-    record = strike.verdict(struck)  # type: ignore[arg-type]
+    record = strike.verdict(struck)
 
     assert record.state is MigrationState.SUCCEEDED, record
-    assert strike.whole(struck, by_hand=["traveller"])["traveller"] == record.destination  # type: ignore[arg-type]
+    assert strike.whole(struck, by_hand=["traveller"])["traveller"] == record.destination
 
 
 class OnSockets(DaemonOnLab):

@@ -15,7 +15,7 @@ from rebalancerd.act.machine import Act, Look, Running, settle, under_way
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.act.stall import StallAction, StallTrack, observe_stall
 from rebalancerd.act.verdict import SIDES, TABLE, Patience, Side, finding, side
-from rebalancerd.cluster.migration import MigrationState, Progress
+from rebalancerd.cluster.migration import CRASHED_NOTE, MigrationState, Progress
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import DomainState
@@ -129,6 +129,24 @@ def test_an_intent_is_not_given_up_while_the_destination_is_silent() -> None:
     given_up = settle(replace(never, held_seconds=SETTINGS.lost_source_seconds), SETTINGS)
     assert given_up.state is S.ABANDONED
     assert "destination does not answer" in given_up.reason
+
+
+def test_a_source_that_was_slow_to_tell_of_the_guests_end_was_not_lost() -> None:
+    """libvirt keeps the domain to itself while it ends. A host that died meanwhile would not have let our call end so."""
+    ended = Look(
+        state=S.RUNNING,
+        source=DomainState.SHUTOFF,
+        destination=DomainState.ABSENT,
+        held_seconds=0.0,
+        source_silent_seconds=SETTINGS.settle_seconds + 1,
+        error=HostRefusedError("a", "operation failed: domain is not running", 9),
+    )
+    assert settle(ended, SETTINGS).state is S.VM_STOPPED
+    crashed = settle(replace(ended, source=DomainState.CRASHED), SETTINGS)
+    assert crashed.state is S.VM_STOPPED
+    assert crashed.reason.startswith(CRASHED_NOTE)
+    assert settle(replace(ended, error=HostRefusedError("a", "keepalive timeout", 1)), SETTINGS).state is S.LOST_SOURCE
+    assert settle(replace(ended, error=None), SETTINGS).state is S.LOST_SOURCE
 
 
 def test_a_transient_guest_that_ended_is_not_missing() -> None:
