@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CONSOLE = "/dev/ttyS0"
-TELL_SECONDS = 60.0
+TELL_SECONDS = 30.0
 PATIENCE_SECONDS = 900.0  # software emulation on a busy machine
 UNITS = ("rebalancerd.service", "rebalancerd-agent.service", "rebalancerd-train.service")
 STATUS = ("rebalancerd", "status", "--output", "json")
@@ -38,7 +38,7 @@ def until(question: Callable[[], str]) -> str:
                 raise RuntimeError(str(error)) from None
             if now > tell:
                 tell = now + TELL_SECONDS
-                say(f"WAITING {error}")
+                say(f"WAITING {error} | {run('journalctl', '-q', '-n', '4', '-o', 'cat', '-u', 'rebalancerd*')[-600:]}")
             time.sleep(3.0)
 
 
