@@ -21,10 +21,10 @@ _IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]*?:(?P<text>[^/?#\s]+)@
 _IN_QUERY = re.compile(
     r"[?&;][^=&;\s]*(?:passw(?:or)?d|passphrase|secret|token)[^=&;\s]*=(?P<text>[^&;\s]+)", re.IGNORECASE
 )
-_IN_ARGUMENT = re.compile(
-    r"^-{1,2}[\w-]*(?:passw(?:or)?d|passphrase|secret|token)[\w-]*[=:](?P<text>.+)$", re.IGNORECASE | re.S
-)
-_ARGUMENT = re.compile(r"^-{1,2}[\w-]*(?:passw(?:or)?d|passphrase|secret|token)$", re.IGNORECASE)
+# an option that is called like a secret, unless it says where the secret is
+_OPTION = r"^-{1,2}(?![\w-]*[_-]?(?:file|path|fd|stdin)\b)[\w-]*(?:passw(?:or)?d|passphrase|secret|token)[\w-]*"
+_IN_ARGUMENT = re.compile(rf"{_OPTION}[=:](?P<text>.+)$", re.IGNORECASE | re.DOTALL)
+_ARGUMENT = re.compile(rf"{_OPTION}$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,8 +28,19 @@ agent_url = "http://127.0.0.1:9178/metrics"
 name = "gone"
 uri = "qemu+unix:///system?socket=/run/none"
 [ticks]
-sample = "5 s"
-decide = "10 s"
+sample = "10 s"
+decide = "20 s"
+[observe]
+call_deadline = "60 s"
+stale_after = "5 min"
+[models]
+cost = "physics"
+demand = "persistence"
+"""
+# an emulated machine is some thirty times slower than a real one
+PATIENT = """[Service]
+TimeoutStartSec=30min
+WatchdogSec=0
 """
 LAUNCHER = """#!/usr/bin/python3
 import sys
@@ -39,7 +50,7 @@ main()
 """
 CHECK = """[Unit]
 Description=Asks whether the units of rebalancerd run
-After=multi-user.target
+After=basic.target
 [Service]
 Type=simple
 ExecStart=/usr/bin/python3 /opt/check.py
@@ -89,8 +100,13 @@ def install(root: Path) -> None:
     settings.write_text(CONFIGURATION)
     shutil.copy(Path(__file__).with_name("check.py"), root / "opt" / "check.py")
     (units / "check.service").write_text(CHECK)
+    patience = units / "rebalancerd.service.d" / "emulated.conf"
+    patience.parent.mkdir()
+    patience.write_text(PATIENT)
     (root / "etc" / "fstab").write_text("/dev/vda / ext4 defaults 0 1\n")
     (root / "etc" / "hostname").write_text("image\n")
+    # the sandboxed program cannot keep what it compiles
+    _run("chroot", str(root), "python3", "-m", "compileall", "-q", "-j", "2", "/opt/rebalancerd")
     _run("chroot", str(root), "systemd-sysusers")
     enabled = (
         "rebalancerd",

@@ -5,13 +5,13 @@ Prints a line ``RESULT name ok|FAILED detail`` for each question on the console,
 
 import json
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 CONSOLE = "/dev/ttyS0"
+TELL_SECONDS = 30.0
 PATIENCE_SECONDS = 900.0  # software emulation on a busy machine
 UNITS = ("rebalancerd.service", "rebalancerd-agent.service", "rebalancerd-train.service")
 STATUS = ("rebalancerd", "status", "--output", "json")
@@ -27,14 +27,25 @@ def run(*argv: str) -> str:
 
 def until(question: Callable[[], str]) -> str:
     """The first answer, asked again and again. Raises the last error at the end."""
-    end = time.monotonic() + PATIENCE_SECONDS
+    now = time.monotonic()
+    end, tell = now + PATIENCE_SECONDS, now + TELL_SECONDS
     while True:
         try:
             return question()
         except (RuntimeError, OSError, ValueError, KeyError) as error:
-            if time.monotonic() > end:
+            now = time.monotonic()
+            if now > end:
                 raise RuntimeError(str(error)) from None
+            if now > tell:
+                tell = now + TELL_SECONDS
+                say(f"WAITING {error} | {run('journalctl', '-q', '-n', '4', '-o', 'cat', '-u', 'rebalancerd*')[-600:]}")
             time.sleep(3.0)
+
+
+def say(line: str) -> None:
+    """A line on the console."""
+    with Path(CONSOLE).open("w") as console:
+        print("\r\n" + line.replace("\n", " | "), file=console, flush=True)
 
 
 def daemon() -> str:
@@ -135,16 +146,13 @@ def denied() -> str:
 
 def main() -> None:
     """Ask everything, whatever the answers."""
-    with Path(CONSOLE).open("w") as console:
-        for question in (daemon, agent, trainer, stop, exposure, denied):
-            try:
-                line = f"RESULT {question.__name__} ok {question()}"
-            except Exception as error:  # noqa: BLE001 - each is told
-                line = f"RESULT {question.__name__} FAILED {error}"
-            print("\r\n" + line.replace("\n", " | "), file=console, flush=True)
-        if "--keep" not in sys.argv:
-            print("\r\nRESULT end ok", file=console, flush=True)
-            subprocess.run(["systemctl", "poweroff", "--force"], check=False)
+    for question in (daemon, agent, trainer, stop, exposure, denied):
+        try:
+            say(f"RESULT {question.__name__} ok {question()}")
+        except Exception as error:  # noqa: BLE001 - each is told
+            say(f"RESULT {question.__name__} FAILED {error}")
+    say("RESULT end ok")
+    subprocess.run(["systemctl", "poweroff", "--force"], check=False)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,14 @@ def test_a_secret_in_the_file_is_refused_and_not_shown(text: str) -> None:
     assert_hidden(shown, "the error")
 
 
+@pytest.mark.parametrize("argument", ["--password-file=/etc/x", "--tokenfile", "--secret-path", "--bypass", "host:1@x"])
+def test_where_a_secret_is_may_be_told(argument: str) -> None:
+    power = f"on_command = ['/on', '{argument}', '/etc/x']\noff_command = ['/off']\n"
+    cfg = config.parse(f"{HOST}[hosts.power]\nkind = 'command'\n{power}")
+
+    assert cfg.host_power()["h1"].on_command == ("/on", argument, "/etc/x")
+
+
 @pytest.mark.parametrize("command", ["check", "show"])
 def test_nor_by_the_commands(tmp_path: Path, command: str) -> None:
     file = tmp_path / "rebalancerd.toml"
