@@ -162,11 +162,7 @@ class Invariants:
             if record.state is not MigrationState.SUCCEEDED or record.autostart_restored is False:
                 continue
             domain = self._cluster.hosts[record.destination].domains.get(record.vm_uuid)
-            if (
-                domain is not None
-                and domain.state is DomainState.RUNNING
-                and record.autostart is not None
-            ):
+            if domain is not None and domain.state is DomainState.RUNNING and record.autostart is not None:
                 self._assert(
                     not domain.persistent or domain.autostart == record.autostart,
                     "P1",
