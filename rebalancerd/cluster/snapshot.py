@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from rebalancerd.cluster.demand import cpu_demand_cores
 from rebalancerd.cluster.digest import digest, turn_recalls
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.sample import CpuFit
@@ -91,6 +92,11 @@ class Snapshot:
         for vm in self.vms:
             found[vm.host].append(vm)
         return {name: tuple(vms) for name, vms in found.items()}
+
+    @cached_property
+    def asked_cores(self) -> dict[str, float | None]:
+        """What each VM asks for now by its UUID, in cores of its host; None is unknown (``cluster.demand``)."""
+        return {vm.uuid: cpu_demand_cores(vm, self.host_by_name[vm.host]) for vm in self.vms}
 
     def host(self, name: str) -> Host:
         """The host of that name. Raises KeyError."""

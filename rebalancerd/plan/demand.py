@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rebalancerd.cluster.demand import cpu_demand_cores, sane
+from rebalancerd.cluster.demand import sane
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm
@@ -86,7 +86,7 @@ def build(snapshot: Snapshot, scenarios: Scenarios) -> Demand:
         speed = home.speed_factor
         if not there[i]:
             cpu[i], memory[i] = vm.facts.vcpus * speed, vm.facts.memory_bytes
-        asked = cpu_demand_cores(vm, home)
+        asked = snapshot.asked_cores[vm.uuid]
         now_cpu, now_memory = None if asked is None else asked * speed, _memory_now(vm)
         known[i] &= now_cpu is not None and now_memory is not None
         cpu[i, -1] = cpu[i, :-1].max() if now_cpu is None else now_cpu

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebalancerd.cluster.decision import HostPressure
-from rebalancerd.cluster.demand import cpu_demand_cores, sane, short_of_cpu
+from rebalancerd.cluster.demand import sane, short_of_cpu
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.scenarios import Hotspot, Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
@@ -78,7 +78,8 @@ def _host_demand(snapshot: Snapshot, scenarios: Scenarios, host: Host, resource:
     guests, coming = snapshot.vms_on[host.name], _coming(snapshot, host)
     matrix = scenarios.cpu_cores if resource == CPU else scenarios.memory_bytes
     rows = _rows(scenarios, guests)
-    on_host = _now(guests, rows, matrix, host, resource)
+    asked = [snapshot.asked_cores[vm.uuid] if resource == CPU else memory_demand_bytes(vm) for vm in guests]
+    on_host = _now(asked, rows, matrix, host.speed_factor if resource == CPU else 1.0)
     if resource == CPU:
         busy = sane(host.load.cpu_cores)
         measured = None if busy is None else busy * host.speed_factor
@@ -279,11 +280,9 @@ def _rows(scenarios: Scenarios, vms: tuple[Vm, ...]) -> list[int]:
     return [scenarios.row[vm.uuid] for vm in vms]
 
 
-def _now(vms: tuple[Vm, ...], rows: list[int], matrix: Floats, host: Host, resource: str) -> float:
-    """Present demand of the guests; a guest whose load is unknown counts with the first step of its stand-in."""
+def _now(asked: list[float | None], rows: list[int], matrix: Floats, factor: float) -> float:
+    """Present demand of guests; a guest whose load is unknown counts with the first step of its stand-in."""
     total = 0.0
-    for vm, row in zip(vms, rows, strict=True):
-        value = cpu_demand_cores(vm, host) if resource == CPU else memory_demand_bytes(vm)
-        factor = host.speed_factor if resource == CPU else 1.0
+    for value, row in zip(asked, rows, strict=True):
         total += float(matrix[row, 0]) if value is None else value * factor
     return total

@@ -9,10 +9,11 @@ from pathlib import Path
 from rebalancerd import log
 from rebalancerd.sim.world import World
 from tests.bench.report import Report
-from tests.bench.week_world import Driver, Meter, cluster, week
+from tests.bench.week_world import Driver, Meter, cluster, watched, week
 
 MOST_MORE_HOT = 0.01
 KINDS = ("balanced", "nights")
+BREAKS_AT = 15 * 3600.0  # after noon: three at night
 
 
 def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -22,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--days", type=float, default=7.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills-per-step", type=int, default=3)
-    parser.add_argument("--broken-nights", type=int, nargs="*", default=[2, 4], help="days whose night a wake fails in")
+    parser.add_argument("--broken-nights", type=int, nargs="*", default=[1, 3], help="days whose night a wake fails in")
     parser.add_argument("--partial", type=Path, default=None, help="directory for the figures so far and the logs")
     return parser
 
@@ -51,11 +52,11 @@ def lived(kind: str, options: argparse.Namespace) -> dict[str, float]:
     log.configure(level="critical", form="auto")
     nights, begun = kind == "nights", time.process_time()
     spec = week(cluster(options.hosts, options.vms, options.seed), options.days, nights=nights)
-    with World(spec) as world:
+    with World(spec, begin=watched) as world:
         meter = Meter(world, spec.plan.cpu_headroom)
         world.cluster.meter = meter
-        kills, broken = (options.kills_per_step, tuple(options.broken_nights)) if nights else (0, ())
-        driver = Driver(world, kills_per_step=kills, broken_nights=broken)
+        breaks = tuple(day * 86_400.0 + BREAKS_AT for day in options.broken_nights) if nights else ()
+        driver = Driver(world, kills_per_step=options.kills_per_step if nights else 0, breaks_at=breaks)
         figures: dict[str, float] = {}
         while driver.live(6 * 3600.0):
             figures = _figures(f"week.{kind}", driver, meter) | {

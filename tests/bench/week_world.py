@@ -13,6 +13,7 @@ from rebalancerd.act.power.settings import PowerSettings
 from rebalancerd.act.settings import ActSettings
 from rebalancerd.cluster.power import PowerLimits, PowerPhase, PowerRecord
 from rebalancerd.guard.settings import GuardSettings, PolicyWindow
+from rebalancerd.observe.history import HOST_CPU, VM_CPU, VM_MEMORY, History
 from rebalancerd.observe.settings import ObserveSettings
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.sim.invariants import InvariantError
@@ -23,21 +24,28 @@ from rebalancerd.sim.spec import ClusterSpec, HostSpec, VmSpec
 from rebalancerd.sim.synthetic import synthetic_cluster
 from rebalancerd.sim.world import World
 
-MONDAY_NOON = 1_780_315_200.0  # 2026-06-01 12:00 UTC
+MONDAY = 1_780_272_000.0  # 2026-06-01 00:00 UTC
 NOON_SECONDS, DAY_SECONDS, HOUR_SECONDS = 43_200.0, 86_400.0, 3600.0
 STEP_SECONDS = 30.0
 DEAD_SECONDS = (20.0, 400.0)
 BOOT_SECONDS = 180.0
-BREAKS_AT, MENDED_AT = 15 * HOUR_SECONDS, 26 * HOUR_SECONDS  # after noon: three at night, two in the afternoon
+PAST_DAYS, PAST_STEP_SECONDS, LONG_AGO = 2.0, 300.0, 1000 * DAY_SECONDS
+BROKEN_FOR_SECONDS = 11 * HOUR_SECONDS
 
 
-def cluster(hosts: int, vms: int, seed: int) -> ClusterSpec:
-    """Every machine has a controller; demand is highest around noon and a fraction of that at night."""
+def cluster(hosts: int, vms: int, seed: int, begins: float = NOON_SECONDS) -> ClusterSpec:
+    """Every machine has a controller; demand is highest around noon and a fraction of that at night.
+
+    ``begins``: second of the day at which the run does.
+    """
     made, rng = synthetic_cluster(hosts, vms, seed, fill=0.4), np.random.default_rng(seed)
     return replace(
         made,
         hosts=tuple(_host(h) for h in made.hosts),
-        vms=tuple(_guest(v, float(rng.uniform(0.5, 0.9)), float(rng.normal(6.0, 1.0))) for v in made.vms),
+        vms=tuple(
+            _guest(v, float(rng.uniform(0.6, 0.9)), float(rng.normal(8.5, 0.7)) * HOUR_SECONDS - begins)
+            for v in made.vms
+        ),
     )
 
 
@@ -47,21 +55,21 @@ def _host(host: HostSpec) -> HostSpec:
 
 
 def _guest(vm: VmSpec, depth: float, rises_at: float) -> VmSpec:
-    """``rises_at``: hour of the day at which it passes its mean upwards; the run begins at noon."""
-    phase = (rises_at * HOUR_SECONDS - NOON_SECONDS) % DAY_SECONDS
-    return replace(vm, demand=replace(vm.demand, amplitude=depth * vm.demand.base, phase_seconds=phase))
+    """``rises_at``: virtual second at which it passes its mean upwards."""
+    wave = replace(vm.demand, amplitude=depth * vm.demand.base, phase_seconds=rises_at % DAY_SECONDS)
+    return replace(vm, demand=wave)
 
 
-def week(made: ClusterSpec, days: float, *, nights: bool) -> WorldSpec:
+def week(made: ClusterSpec, days: float, *, nights: bool, begins: float = NOON_SECONDS) -> WorldSpec:
     """The run; without ``nights`` the same cluster is only balanced and no host is ever powered off."""
     window = PolicyWindow(start="0 22 * * *", end="0 6 * * *", name="night")
     return WorldSpec(
         cluster=made,
-        start_wall=MONDAY_NOON,
+        start_wall=MONDAY + begins,
         run_seconds=days * DAY_SECONDS,
-        decide_seconds=300.0,
+        decide_seconds=120.0,
         observe=ObserveSettings(
-            sample_seconds=100.0, stale_after_seconds=300.0, flap_stable_seconds=100.0, probe_interval_seconds=300.0
+            sample_seconds=60.0, stale_after_seconds=180.0, flap_stable_seconds=60.0, probe_interval_seconds=300.0
         ),
         plan=PlanSettings(max_moves=32, per_cluster=16, out_per_host=4, in_per_host=4),
         guard=GuardSettings(
@@ -71,6 +79,24 @@ def week(made: ClusterSpec, days: float, *, nights: bool) -> WorldSpec:
         power=PowerSettings() if nights else None,
         limits=PowerLimits(boot_seconds=BOOT_SECONDS, hosts_on_min=min(4, len(made.hosts))),
     )
+
+
+def watched(world: World, history: History) -> None:
+    """What a daemon that looked on for the days before would have recorded; a night is not for a daemon without a past."""
+    guests, steps = world.cluster.guests, int(PAST_DAYS * DAY_SECONDS / PAST_STEP_SECONDS)
+    running = {uuid: row for uuid, row in world.cluster.rows.items() if guests.location[row] >= 0}
+    names = [h.name for h in world.spec.cluster.hosts]
+    for step in range(steps, 0, -1):
+        before = (step - 0.5) * PAST_STEP_SECONDS
+        guests.share_cpu(LONG_AGO - before, np.zeros(len(names)))  # the same hours, other noise
+        history.append(
+            world.clock.wall() - before,
+            {
+                VM_CPU: {uuid: float(guests.got[row]) for uuid, row in running.items()},
+                VM_MEMORY: {uuid: float(guests.resident[row]) for uuid, row in running.items()},
+                HOST_CPU: dict(zip(names, guests.busy.tolist(), strict=True)),
+            },
+        )
 
 
 class Meter:
@@ -117,12 +143,15 @@ class Lived:
 
 
 class Driver:
-    """Runs a world to its end: kills and restarts the daemon, breaks and mends machines."""
+    """Runs a world to its end: kills and restarts the daemon, breaks and mends machines.
 
-    def __init__(self, world: World, *, kills_per_step: int, broken_nights: tuple[int, ...] = ()) -> None:
+    ``breaks_at``: virtual seconds from which on a machine that sleeps does not boot, until somebody mends it.
+    """
+
+    def __init__(self, world: World, *, kills_per_step: int, breaks_at: tuple[float, ...] = ()) -> None:
         self.world, self.lived = world, Lived()
         self._kills, self._back_at = kills_per_step, NEVER
-        self._breaks = [day * DAY_SECONDS + BREAKS_AT for day in broken_nights]
+        self._breaks = list(breaks_at)
         self._mends: list[tuple[float, str]] = []
         self._tell = world.ledger.on_power
         world.ledger.on_power = self._on_record
@@ -182,7 +211,7 @@ class Driver:
         host = min(asleep, key=lambda r: (r.disabled is not None, r.boot_seconds(BOOT_SECONDS), r.host)).host
         self.world.power.machines[host].boot_seconds = NEVER
         self.lived.broken.append(host)
-        self._mends.append((now - BREAKS_AT + MENDED_AT, host))
+        self._mends.append((now + BROKEN_FOR_SECONDS, host))
         return True
 
     def _mend(self, host: str) -> None:

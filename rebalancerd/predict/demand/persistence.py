@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from rebalancerd.cluster.demand import cpu_demand_cores, sane
+from rebalancerd.cluster.demand import sane
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
@@ -148,8 +148,7 @@ def memory_demand_bytes(vm: Vm) -> float | None:
 
 def _cpu_now(snapshot: Snapshot) -> _Present:
     vms = snapshot.vms
-    asked = (cpu_demand_cores(vm, snapshot.host(vm.host)) for vm in vms)
-    load = np.array([_nan(cores) for cores in asked], dtype=np.float32)
+    load = np.array([_nan(snapshot.asked_cores[vm.uuid]) for vm in vms], dtype=np.float32)
     limit = np.array([max(1, vm.facts.vcpus) for vm in vms], dtype=np.float32)
     spread = CPU_SPREAD_OF_LOAD * np.nan_to_num(load) + CPU_SPREAD_OF_SIZE * limit
     return _Present(load, limit, spread.astype(np.float32))

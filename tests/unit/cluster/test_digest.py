@@ -4,7 +4,7 @@ from enum import Enum, StrEnum
 import numpy as np
 import pytest
 
-from rebalancerd.cluster.digest import ADDED_LATER, canonical, digest
+from rebalancerd.cluster.digest import ADDED_LATER, Recall, canonical, digest
 
 
 class Colour(Enum):
@@ -54,3 +54,21 @@ def test_other_types_are_refused():
         canonical((1, 2j))
     with pytest.raises(TypeError, match="type"):
         canonical(Policy)
+
+
+def test_a_text_is_kept_for_the_same_object_only_and_forgotten_when_it_is_not_met_again():
+    asked: list[object] = []
+
+    def write(value: object) -> str:
+        asked.append(value)
+        return repr(value)
+
+    recall, one = Recall(write), Policy(count=1)
+    assert recall(one) == recall(one) == repr(one)
+    assert recall(Policy(count=1)) == repr(one) and recall(Policy(count=2)) == repr(Policy(count=2))
+    assert asked == [one, Policy(count=1), Policy(count=2)]
+    recall.turn()
+    assert recall(one) == repr(one) and len(asked) == 3
+    recall.turn()
+    recall.turn()
+    assert recall(one) == repr(one) and len(asked) == 4

@@ -119,6 +119,23 @@ def test_nothing_new_is_not_written_again(tmp_path: Path) -> None:
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+def test_what_could_not_be_written_is_written_the_next_time(tmp_path: Path) -> None:
+    path = tmp_path / "later" / FILE
+    file = ClusterFile(path)
+    file.stood(NOW, {A: "h1"})
+    for _ in range(2):
+        with pytest.raises(OSError):
+            file.write(NOW, HOSTS, [facts_of(A)])
+    path.parent.mkdir()
+    file.write(NOW + 1, HOSTS, [facts_of(A)])
+    assert read_cluster(path).vms[A].stays == ((NOW, "h1"),)
+    file.stood(NOW + 2, {A: "h2"})
+    file.write(NOW + 2, HOSTS, [facts_of(A)])
+    assert read_cluster(path).vms[A].host_at(NOW + 3) == "h2"
+    file.write(NOW + 3, HOSTS, [facts_of(A, vcpus=8)])
+    assert read_cluster(path).vms[A].vcpus == 8
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

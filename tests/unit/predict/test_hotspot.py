@@ -193,3 +193,12 @@ class TestUnknown:
 def test_hottest_first():
     s = snap([host("a", busy=9.0), host("b", busy=9.9)], [vm("u", "a", 9.0), vm("v", "b", 9.9)])
     assert [spot.host for spot in find(s, scenarios({"u": 9.0, "v": 9.9}))] == ["b", "a"]
+
+
+def test_the_same_scenarios_with_another_snapshot_are_looked_at_anew():
+    sc = scenarios({"u": 4.0, "v": 3.0})
+    hosts = [host("a", busy=7.0), host("b")]
+    together = pressures(snap(hosts, [vm("u", "a", 4.0), vm("v", "a", 3.0)]), sc)
+    apart = pressures(snap(hosts, [vm("u", "a", 4.0), vm("v", "b", 3.0)]), sc)
+    assert [row.cpu_p95 for row in together] == pytest.approx([0.7, 0.0])
+    assert [row.cpu_p95 for row in apart] == pytest.approx([0.7, 0.3])  # the host's busy cores are told as before
