@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import uuid as uuids
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +27,8 @@ from rebalancerd.record.sql_ledger import SqlLedger
 from tests.lab.test_act_lab import host_settings
 
 XML = """<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>64</memory>
-<os><type arch='x86_64'>hvm</type></os></domain>"""
+<os><type arch='x86_64'>hvm</type></os><devices>{disk}</devices></domain>"""
+DISK = "<disk type='file'><driver name='qemu' type='qcow2'/><source file='{}'/><target dev='vda' bus='virtio'/></disk>"
 
 
 class Rig:
@@ -54,9 +57,9 @@ class Rig:
     def homes(self, host: str, _definition: Definition) -> tuple[str, ...]:
         return tuple(name for name in self.names if name != host)
 
-    def define(self, host: str, *, autostart: bool) -> None:
+    def define(self, host: str, *, autostart: bool, disk: str = "") -> None:
         with self.lab.host(host).connected() as connection:
-            domain = connection.defineXML(XML.format(name=f"cold-{self.uuid[:8]}", uuid=self.uuid))
+            domain = connection.defineXML(XML.format(name=f"cold-{self.uuid[:8]}", uuid=self.uuid, disk=disk))
             domain.setAutostart(int(autostart))
 
     def step(self, host: str) -> Refusal | None:
@@ -102,8 +105,10 @@ def test_a_definition_is_moved_with_its_flag(rig: Rig, autostart: bool) -> None:
     assert rig.book.of("h1").definition is None
 
 
-def test_one_with_a_snapshot_stays_and_libvirt_would_not_have_moved_it_either(rig: Rig) -> None:
-    rig.define("h1", autostart=True)
+def test_one_with_a_snapshot_stays_and_libvirt_would_not_have_moved_it_either(rig: Rig, tmp_path: Path) -> None:
+    image = tmp_path / "cold.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "1M"], check=True)
+    rig.define("h1", autostart=True, disk=DISK.format(image))
     with rig.lab.host("h1").connected() as connection:
         connection.lookupByUUIDString(rig.uuid).snapshotCreateXML("<domainsnapshot><name>s</name></domainsnapshot>", 0)
     definition = rig.read.definition("h1", rig.uuid)

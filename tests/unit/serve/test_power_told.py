@@ -137,3 +137,18 @@ def test_the_commands_ask_for_what_they_are_called(world: World, monkeypatch: py
     for verb in ("sleep", "test", "wake"):
         run(verb, "c", "--reason", "because")
     assert asked.posted == [(f"power-{verb}", {"host": "c", "reason": "because"}) for verb in ("sleep", "test", "wake")]
+
+
+def test_which_model_of_a_hosts_power_is_used_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = Surroundings(
+        hosts=("a", "b", "c"),
+        controller="sim",
+        started_at=0.0,
+        power_model=lambda host: f"measured by RAPL: {host.name}",
+    )
+    control = Control(loop=world.loop, ledger=world._sql, clock=world.clock, about=about)  # type: ignore[arg-type]
+    assert power.power_answer(control).models[0] == ("a", "measured by RAPL: a")
+    monkeypatch.setattr("rebalancerd.cli.power.Client", lambda _path: Asked(control))
+    ended = CliRunner().invoke(app, ["power", "status"])
+    assert "no host's power is configured" in ended.output
+    assert "power model: c: measured by RAPL: c" in ended.output
