@@ -48,7 +48,7 @@ QUIET = DirtyCurve(
     age_seconds=0.0,
 )
 
-LEVELS = {1: (0.65, 0.75), 2: (0.75, 0.85), 3: (0.85, 0.95), 4: (0.90, 1.0), 5: (0.95, 1.05)}
+LEVELS = {1: (0.65, 0.75), 2: (0.75, 0.85), 3: (0.85, 1.0), 4: (0.90, 1.02), 5: (0.95, 1.05)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Configuration:
     )
     plan: PlanSettings = PlanSettings(
         policy="consolidate",
-        cpu_headroom=0.95,
+        cpu_headroom=1.0,
         memory_headroom=1.0,
         quantile=0.90,
         consolidate_cpu_headroom=0.85,
