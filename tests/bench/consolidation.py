@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebalancerd.observe.traces.reader import read_traces
-from tests.bench.consolidation_bound import bound_kwh, fold_moves
+from tests.bench.consolidation_bound import bound_kwh, bound_with_moves, fold_moves
 from tests.bench.consolidation_day import OURS, Day, run_day
 from tests.bench.consolidation_ours import CONFIGURATION
 from tests.bench.consolidation_picture import LEVELS, Point, frontier
 from tests.bench.consolidation_policies import POLICIES
-from tests.bench.consolidation_reference import accepted, demanded
+from tests.bench.consolidation_reference import FEWER, accepted, demanded
 from tests.bench.consolidation_world import COMPAT, CORRECTED, HOSTS, Variant
 from tests.bench.report import Report
 
@@ -124,6 +124,21 @@ def _one(
                 report.check(f"acceptance: {line}", held)
     for line, held in demanded(day, variant.name, runs):
         report.check(line, held)
+    if variant.ram_always and "thr" in runs:
+        _reachable(day, percent, variant, runs["thr"], report)
+
+
+def _reachable(day: str, percent: NDArray[np.int64], variant: Variant, thr: Day, report: Report) -> None:
+    """Whether anybody could draw no more than THR-MMT-0.8 with a fifth of its moves, said beside what is asked of ours."""
+    moves = int(thr.migrations * FEWER)
+    least = bound_with_moves(percent, variant, HOSTS, moves)
+    report.figure(f"{day}.{variant.name}.bound_with_moves_kwh", least)
+    said = "so nobody can meet both" if least > thr.energy_kwh else "which forbids nothing"
+    print(
+        f"{day} {variant.name}: with {moves} moves, a fifth of THR-MMT-0.8's, nobody draws less than {least:.1f} kWh; "
+        f"THR-MMT-0.8 draws {thr.energy_kwh:.1f}, {said}",
+        flush=True,
+    )
 
 
 def _sums(report: Report, days: list[str], variants: list[str], policies: list[str]) -> None:

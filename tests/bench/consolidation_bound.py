@@ -90,3 +90,26 @@ def fold_moves(percent: Ints, variant: Variant, hosts: int) -> int:
     fewest = int(np.ceil(world.ram.sum() / variant.host_ram))
     counts = np.sort(np.bincount(world.home, minlength=hosts))[::-1]
     return int(len(percent) - counts[:fewest].sum())
+
+
+def bound_with_moves(percent: Ints, variant: Variant, hosts: int, moves: int) -> float:
+    """kWh below which nobody comes who moves so few VMs, in a world that kills none.
+
+    A VM that never moves keeps its first host on, which draws its idle power at least, whenever the VM asks for anything.
+    Which hosts are rid of all their VMs is left to a fluid knapsack: most kWh for a move first, a part of a host allowed,
+    all at the beginning. What the demand itself draws is left out, so that the true least is higher.
+    """
+    world = World(percent, variant, hosts)
+    first_placement(world, first_fit=False)
+    asking = np.zeros(len(percent))
+    for step in range(world.steps - 1):
+        asking += world.share_at(FIRST_STEP + step * STEP_SECONDS) > 0
+    alone = asking * HOST_WATTS[world.kinds[world.home], 0] * STEP_SECONDS / KWH
+    least = np.full(hosts, np.inf)
+    np.minimum.at(least, world.home, alone)
+    counts = np.bincount(world.home, minlength=hosts)
+    used = np.flatnonzero(counts)
+    order = used[np.argsort(-least[used] / counts[used], kind="stable")]
+    before = np.cumsum(counts[order]) - counts[order]
+    emptied = np.clip((moves - before) / counts[order], 0.0, 1.0)
+    return float(np.sum(least[order] * (1 - emptied)))

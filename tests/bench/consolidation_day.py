@@ -1,5 +1,6 @@
 """One day under one policy: the world's clock, the decisions, the figures."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from tests.bench.consolidation_policies import POLICIES, first_placement, optimi
 from tests.bench.consolidation_world import FIRST_STEP, HOSTS, STEP_SECONDS, Variant, World
 
 OURS = "ours"
+SILENCE_SECONDS = 30.0  # a day may take many minutes: so often it says how far it is
 Decide = Callable[[], list[tuple[int, int]]]
 
 
@@ -63,13 +65,18 @@ def run_day(
 def drive(world: World, decide: Decide) -> float:
     """Let the day pass; returns the real seconds that decisions took."""
     seconds, at = 0.0, FIRST_STEP
-    for _ in range(world.steps):
+    said = time.monotonic()
+    for step in range(world.steps):
         world.land(at)
         world.update(at)
         begun = time.perf_counter()
         moves = decide()
         seconds += time.perf_counter() - begun
         world.start(moves)
+        if time.monotonic() - said > SILENCE_SECONDS:
+            tally, said = world.tally, time.monotonic()
+            so_far = f"{tally.energy_kwh:.1f} kWh, {tally.migrations} migrations, shortage {tally.shortage:.4%}"
+            print(f"decision {step + 1} of {world.steps}: {so_far}", file=sys.stderr, flush=True)
         at += (
             STEP_SECONDS  # summed up step by step, as the original's clock: its rounding decides what is recorded when
         )

@@ -48,7 +48,7 @@ QUIET = DirtyCurve(
     age_seconds=0.0,
 )
 
-LEVELS = {1: (0.65, 0.75), 2: (0.75, 0.85), 3: (0.85, 0.95), 4: (0.90, 1.0), 5: (0.95, 1.05)}
+LEVELS = {1: (0.65, 0.75), 2: (0.75, 0.85), 3: (0.85, 1.0), 4: (0.90, 1.02), 5: (0.95, 1.05)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,25 +66,26 @@ class Configuration:
     )
     plan: PlanSettings = PlanSettings(
         policy="consolidate",
-        cpu_headroom=0.95,
+        cpu_headroom=1.0,
         memory_headroom=1.0,
         quantile=0.90,
         consolidate_cpu_headroom=0.85,
         consolidate_memory_headroom=1.0,
         weight_unmet=5.0,
-        weight_cost=15.0,
+        weight_cost=30.0,
+        weight_hosts=0.36,
         watts_per_core=7.8,
         power_cycle_seconds=0.0,
         payback_max_seconds=3600.0,
         max_moves=1500,
         work_budget=2_000_000,
-        out_per_host=32,
-        in_per_host=32,
+        out_per_host=1500,
+        in_per_host=1500,
         per_cluster=1500,
     )
     guard: GuardSettings = GuardSettings(
-        out_per_host=32,
-        in_per_host=32,
+        out_per_host=1500,
+        in_per_host=1500,
         per_cluster=1500,
         per_hour=100_000,
         hold_rounds=1,
@@ -102,13 +103,14 @@ class Configuration:
         return (
             (
                 f"caps: {guard.out_per_host} out of and {guard.in_per_host} into a host, {guard.per_cluster} in the cluster "
-                f"at once, {guard.per_hour} an hour; cooldown {guard.cooldown_seconds:g} s × {guard.cooldown_growth:g}"
+                f"at once, {guard.per_hour} an hour; cooldown {guard.cooldown_seconds:g} s × {guard.cooldown_growth:g}; "
+                f"a host is relieved when it was hot {guard.hold_rounds} times in a row"
             ),
             (
                 f"limits: hot above {plan.cpu_headroom:g}, filled to {plan.consolidate_cpu_headroom:g} at the "
                 f"{plan.quantile:g} quantile of {self.predict.horizon_seconds:g} s ahead; memory to "
                 f"{plan.consolidate_memory_headroom:g}; a migration weighs {plan.weight_cost:g}, unmet demand "
-                f"{plan.weight_unmet:g}; {self.reserves} empty hosts of each kind in sight"
+                f"{plan.weight_unmet:g}, the energy of a host {plan.weight_hosts:g}; {self.reserves} empty hosts of each kind in sight"
             ),
         )
 
