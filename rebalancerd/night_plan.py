@@ -46,7 +46,7 @@ class NightPlan:
     """A rehearsed night. ``predicted``: its account as the book of nights would keep it, by the forecast's mean.
 
     ``unfolded_at``: when the last move of the unfolding has ended, None where it needs none. ``still_asleep``: hosts that
-    no demand has woken as the window ends. ``stays_on``: (host, code, why) of each that never sleeps. ``held_back``:
+    nobody has woken yet as the window ends. ``stays_on``: (host, code, why) of each that never sleeps. ``held_back``:
     (code, why, how often) of moves that guards put off. ``notes``: what the reader must know of what it rests on.
     """
 

@@ -11,7 +11,7 @@ from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.power_checks import PowerAsk, may_sleep
 from rebalancerd.night_plan import PlannedSleep, PlannedWake
 from rebalancerd.night_terms import NightTerms
-from rebalancerd.plan.power import PowerInputs, decide
+from rebalancerd.plan.power import US, PowerInputs, after_window, decide
 
 LEAST_DOWN_SECONDS = 60.0
 PASSING = frozenset({PowerPhase.CLOSING, PowerPhase.SHUTTING_DOWN, PowerPhase.WAKING})
@@ -53,11 +53,14 @@ class PowerRehearsal:
         return up
 
     def decide(self, context: GuardContext, scenarios: Scenarios, *, folding: bool) -> None:
-        """Wake whom demand will need; while the policy folds, send to sleep whom it does not."""
+        """Wake whom demand will need; while the policy folds, send to sleep whom it does not, and afterwards wake all."""
         decision = decide(
             PowerInputs(snapshot=context.snapshot, scenarios=scenarios, records=self.records, limits=self._limits)
         )
-        for host, why in decision.wake:
+        wake = decision.wake
+        if not wake and not folding:
+            wake = after_window(self.records, self._limits.sleep_at_once)
+        for host, why in wake:
             record = self.records[host]
             if record.phase is PowerPhase.ASLEEP:
                 self._wake(host, context.now, why)
@@ -86,7 +89,7 @@ class PowerRehearsal:
             self.kept[host] = refusal
 
     def _sleep(self, host: str, now: float, why: str, *, test: bool) -> None:
-        record = replace(self.records[host], phase=PowerPhase.SHUTTING_DOWN, since=now, reason=why, test=test)
+        record = replace(self.records[host], phase=PowerPhase.SHUTTING_DOWN, since=now, reason=why, test=test, by=US)
         self.records[host] = record
         off_at = now + self._down_seconds(record)
         self.sleeps.append(PlannedSleep(host=host, at=now, off_at=off_at, why=why, test=test))

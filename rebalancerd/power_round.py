@@ -16,12 +16,11 @@ from rebalancerd.cycle import LoopView
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.power_checks import PowerAsk, may_sleep
 from rebalancerd.plan.consolidate_reserve import without_asleep
-from rebalancerd.plan.power import PowerDecision, PowerInputs, decide
+from rebalancerd.plan.power import US, PowerDecision, PowerInputs, after_window, decide
 from rebalancerd.ports import Clock
 
 log = structlog.get_logger(__name__)
 
-US = "rebalancerd"
 BLIND = frozenset({Code.CLUSTER_PARTLY_UNKNOWN, Code.HOST_UNREACHABLE})
 FORGOTTEN_SECONDS = 900.0  # a bound that old says nothing of now
 
@@ -137,6 +136,8 @@ class PowerRound:
 
     def _wake(self, view: LoopView, decision: PowerDecision | None) -> tuple[tuple[str, str], ...]:
         wanted = decision.wake if decision is not None else self._blind(view)
+        if not wanted and not self._folding():
+            wanted = after_window(self._records(), self.limits.sleep_at_once)
         done = []
         for host, why in wanted:
             refusal = self.keeper.wake(host, why, by=US)

@@ -157,9 +157,7 @@ def _print(made: "NightPlan") -> None:
     if slept:
         say(f"asleep: {', '.join(slept)}")
     if made.still_asleep:
-        say(
-            f"no demand that is forecast wakes {', '.join(made.still_asleep)} before the window ends; it sleeps until some does"
-        )
+        say(f"still asleep when the window ends, and woken then: {', '.join(made.still_asleep)}")
     say()
     _moves("unfold", unfolding, "unfolding needs no move: no host is or gets hot where the VMs are")
     for host, code, why in made.stays_on:

@@ -58,6 +58,9 @@ class Supply:
     hosts: int
 
 
+US = "rebalancerd"  # who puts hosts to sleep of its own accord, in records
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerDecision:
     """``wake``: (host, why), the soonest back first. ``sleep``: hosts that demand does not need, the best to go first.
@@ -69,6 +72,18 @@ class PowerDecision:
     sleep: tuple[tuple[str, str], ...] = ()
     kept: tuple[Refusal, ...] = ()
     next_cores: float | None = None
+
+
+def after_window(records: Mapping[str, PowerRecord], at_once: int) -> tuple[tuple[str, str], ...]:
+    """(host, why) of those to wake now that nobody is put to sleep any more, whether demand needs them or not.
+
+    An operator's sleeper sleeps on. ``at_once``: how many boot together.
+    """
+    booting = sum(r.phase is PowerPhase.WAKING for r in records.values())
+    sleepers = [
+        r.host for r in records.values() if r.phase is PowerPhase.ASLEEP and r.by == US and r.wake_wanted is None
+    ]
+    return tuple((host, "its window is over") for host in sorted(sleepers)[: max(0, at_once - booting)])
 
 
 def demand_of(scenarios: Scenarios, snapshot: Snapshot, quantile: float) -> Demand:

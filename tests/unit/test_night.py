@@ -128,9 +128,8 @@ def test_a_night_folds_sleeps_wakes_and_its_account_adds_up() -> None:
         went = [host for host, was in pairwise_changes(orders) if was == "shutting_down"]
         assert [s.host for s in rehearsed.sleeps] == went
         slept = sum(seconds for _, seconds in the_night(world).asleep_seconds)
-        ahead = sum(seconds for _, seconds in rehearsed.predicted.asleep_seconds) - 2 * (
-            ENDS - START - BEFORE_UNFOLDING
-        )
+        later = sum(w.at - (START + BEFORE_UNFOLDING) for w in rehearsed.wakes if not w.test)
+        ahead = sum(seconds for _, seconds in rehearsed.predicted.asleep_seconds) - later
         assert ahead == pytest.approx(slept, rel=0.1)
         assert [r for r in world.ledger.power.values() if r.phase is PowerPhase.ASLEEP]
         wake_all(world)
