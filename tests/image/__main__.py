@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "udev", "python3", "libvirt0", "libvirt-daemon-system", "libvirt-clients", "libpam-systemd",
-    "linux-image-cloud-amd64", "initramfs-tools", "procps", "ca-certificates",
+    "qemu-system-x86", "linux-image-cloud-amd64", "initramfs-tools", "procps", "ca-certificates",
 )  # fmt: skip
 CONFIGURATION = """mode = "recommend"
 [[hosts]]
