@@ -69,7 +69,7 @@ demo: setup lab-packages ## bring up three real hosts, make one hot, watch it be
 	@$(AS_ROOT) $(BIN)/rebalancerd demo
 
 # tests that start nothing outside their own process run two at a time; those with real daemons, databases and hosts alone
-ALONE := tests/e2e tests/postgres tests/crash tests/lab
+ALONE := tests/e2e tests/postgres tests/crash tests/security tests/lab
 TEST := $(AS_ROOT) env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider
 
 test: setup test-packages ## all tests but the long ones of the lab (`make faults` runs those); the lab needs root or sudo

@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--faults-per-day", type=float, default=24.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fill", type=float, default=0.45, help="mean CPU demand as a share of capacity")
-    parser.add_argument("--sample-seconds", type=float, default=150.0)
+    parser.add_argument("--sample-seconds", type=float, default=300.0)
     parser.add_argument("--partial", type=Path, default=None, help="figures so far, every six simulated hours")
     return parser
 
@@ -94,7 +94,7 @@ def world_of(options: argparse.Namespace) -> WorldSpec:
         decide_seconds=DECIDE_SECONDS,
         observe=ObserveSettings(
             sample_seconds=options.sample_seconds,
-            stale_after_seconds=3 * options.sample_seconds,
+            stale_after_seconds=2.5 * options.sample_seconds,
             flap_stable_seconds=options.sample_seconds,
             probe_interval_seconds=600.0,
         ),
