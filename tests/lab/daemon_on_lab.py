@@ -86,7 +86,7 @@ class DaemonOnLab:
     def start(self, **environment: str) -> "DaemonOnLab":
         """Start it and wait until it answers. ``environment``: variables of it beside this process's."""
         self.launch(**environment)
-        self.wait(self.answers, 180, "the daemon answers")
+        self.wait(self.answers, 300, "the daemon answers")
         return self
 
     def launch(self, **environment: str) -> None:

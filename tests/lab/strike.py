@@ -112,7 +112,8 @@ class Strike:
         source = self.lab.find(name)
         assert source is not None
         if destination is None and not postcopy:
-            self.daemon.post("drain", host=source)
+            with suppress(CliError):  # it is to be drained already
+                self.daemon.post("drain", host=source)
             return source
         to = destination or next(h for h in self.lab.spec.host_names if h != source)
         self.daemon.post("apply", document=document(self.plan(source, to, postcopy=postcopy, name=name)))
