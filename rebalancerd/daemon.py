@@ -41,7 +41,7 @@ from rebalancerd.ending import within
 from rebalancerd.ledgers import ledger_access, share_lease
 from rebalancerd.log import log_cycle
 from rebalancerd.loop import Loop, LoopSettings
-from rebalancerd.night_book import NightBook
+from rebalancerd.night.book import NightBook
 from rebalancerd.observe.agent_client import HttpAgents
 from rebalancerd.observe.history import VM_CPU, History, tiers_of
 from rebalancerd.observe.libvirt_probe import LibvirtProbe

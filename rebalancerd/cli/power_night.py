@@ -22,8 +22,8 @@ from rebalancerd.cli.options import (
 from rebalancerd.cli.output import Output, emit_json, log_to_stderr, say, show, table, talk
 
 if TYPE_CHECKING:
-    from rebalancerd.night_plan import NightPlan, PlannedMove
-    from rebalancerd.night_terms import NightTerms
+    from rebalancerd.night.plan import NightPlan, PlannedMove
+    from rebalancerd.night.terms import NightTerms
     from rebalancerd.record.snapshotfile import KeptInputs
 
 ASSUMED = "without a daemon: every host whose power is configured is taken to be on and to have passed its wake test"
@@ -50,7 +50,7 @@ def plan_night(
 
     By the planner, guards and power decisions of the daemon, on its forecast. Nothing is moved or put to sleep.
     """
-    from rebalancerd.night_rehearsal import rehearse
+    from rebalancerd.night.rehearsal import rehearse
     from rebalancerd.offline import restore
     from rebalancerd.record.snapshotfile import SnapshotFileError
 
@@ -77,7 +77,7 @@ def plan_night(
 def _asked(client: Client, length: float | None) -> "tuple[KeptInputs, NightTerms, tuple[str, ...]]":
     import json
 
-    from rebalancerd.night_terms import TERMS
+    from rebalancerd.night.terms import TERMS
     from rebalancerd.record.codec import CodecError
     from rebalancerd.record.snapshotfile import SnapshotFileError, parse_document
 
@@ -93,7 +93,7 @@ def _terms(kept: "KeptInputs", length: float | None, config: Path) -> "tuple[Nig
     from rebalancerd.cli.config import load
     from rebalancerd.cluster.power import PowerLimits, PowerRecord
     from rebalancerd.guard.settings import GuardSettings
-    from rebalancerd.night_terms import UNFOLD_SECONDS, NightTerms, given_night, next_night
+    from rebalancerd.night.terms import UNFOLD_SECONDS, NightTerms, given_night, next_night
     from rebalancerd.serve.night_ahead import NO_WINDOW, NO_WINDOW_HINT
 
     cfg = None if config == DEFAULT_CONFIG and not config.exists() else load(config)

@@ -26,7 +26,7 @@ from rebalancerd.cycle import LoopView
 from rebalancerd.guard import policy_windows
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.loop import LoopSettings
-from rebalancerd.night_book import NightsTold
+from rebalancerd.night.book import NightsTold
 from rebalancerd.offline import keep
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.ports import Clock, HostError, Lease, Ledger, LedgerUnavailableError

@@ -12,7 +12,7 @@ from rebalancerd.cluster.decision import CycleRecord
 from rebalancerd.cluster.migration import OPEN_STATES, MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerRecord
-from rebalancerd.night_book import NightsTold
+from rebalancerd.night.book import NightsTold
 from rebalancerd.observe.listening import TlsFiles, serve_wsgi
 from rebalancerd.predict.demand.keeper import DemandModelState
 from rebalancerd.predict.keeper import ModelState

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from rebalancerd.night_rehearsal import MORNING_SECONDS
-from rebalancerd.night_terms import TERMS, UNFOLD_SECONDS, NightTerms, given_night, next_night
+from rebalancerd.night.rehearsal import MORNING_SECONDS
+from rebalancerd.night.terms import TERMS, UNFOLD_SECONDS, NightTerms, given_night, next_night
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.record import snapshotfile
 from rebalancerd.serve.control import Control, ledger_away

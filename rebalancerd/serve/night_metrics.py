@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Gauge
 
 from rebalancerd.cluster.night import KWH_JOULES
-from rebalancerd.night_book import NightsTold
+from rebalancerd.night.book import NightsTold
 
 
 class NightMetrics:

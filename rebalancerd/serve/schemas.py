@@ -423,7 +423,7 @@ class NightsAnswer(Answer):
 
 
 class NightAheadAnswer(Answer):
-    """What the coming night is rehearsed from: a snapshot file's document, and ``rebalancerd.night_terms`` as JSON."""
+    """What the coming night is rehearsed from: a snapshot file's document, and ``rebalancerd.night.terms`` as JSON."""
 
     document: dict[str, Any]
     terms: dict[str, Any]

@@ -12,7 +12,7 @@ from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.definition_homes import DefinitionHomes
 from rebalancerd.loop import Loop, LoopSettings
-from rebalancerd.night_book import NightBook
+from rebalancerd.night.book import NightBook
 from rebalancerd.observe.history import History
 from rebalancerd.observe.observer import Observer
 from rebalancerd.plan.standing import CONSOLIDATE

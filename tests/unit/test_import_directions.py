@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "rebalancerd"
-ROOMS = {"cluster", "observe", "predict", "plan", "guard", "act", "record", "sim", "lab", "serve", "cli"}
+ROOMS = {"cluster", "observe", "predict", "plan", "guard", "act", "record", "night", "sim", "lab", "serve", "cli"}
 ALLOWED = {
     "cluster": {"cluster"},
     "predict": {"predict", "cluster"},
@@ -15,6 +15,7 @@ ALLOWED = {
     "observe": {"observe", "cluster", "ports", "clock"},
     "act": {"act", "cluster", "ports", "clock"},
     "record": {"record", "cluster", "ports"},
+    "night": {"night", "record", "guard", "plan", "predict", "cluster", "cycle", "ports"},
     "lab": {"lab"},
     "ports": {"cluster"},
 }

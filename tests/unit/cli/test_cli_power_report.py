@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from rebalancerd.cli.app import app
 from rebalancerd.cluster.night import Night, NightsTotal
-from rebalancerd.night_book import NightsTold
+from rebalancerd.night.book import NightsTold
 from rebalancerd.record.sql_ledger import SqlLedger
 from rebalancerd.serve.metrics import Metrics
 from rebalancerd.sim.clock import SimClock

@@ -29,7 +29,7 @@ from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.guard.policy_windows import InForce
 from rebalancerd.guard.settings import GuardSettings
-from rebalancerd.night_book import NightsTold
+from rebalancerd.night.book import NightsTold
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.predict.demand.keeper import DemandModelState

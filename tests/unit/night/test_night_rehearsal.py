@@ -9,10 +9,10 @@ import pytest
 from rebalancerd.cluster.power import PowerLimits, PowerPhase, PowerRecord
 from rebalancerd.cluster.units import GIB
 from rebalancerd.guard.settings import GuardSettings, PolicyWindow, Window
-from rebalancerd.night_plan import NightPlan
-from rebalancerd.night_rehearsal import rehearse
-from rebalancerd.night_stage import NightStage
-from rebalancerd.night_terms import TERMS, NightTerms, given_night, next_night
+from rebalancerd.night.plan import NightPlan
+from rebalancerd.night.rehearsal import rehearse
+from rebalancerd.night.stage import NightStage
+from rebalancerd.night.terms import TERMS, NightTerms, given_night, next_night
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
 from tests.unit.plan.plan_cluster import host, inputs_of, vm

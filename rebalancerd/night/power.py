@@ -9,8 +9,8 @@ from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.power_checks import PowerAsk, may_sleep
-from rebalancerd.night_plan import PlannedSleep, PlannedWake
-from rebalancerd.night_terms import NightTerms
+from rebalancerd.night.plan import PlannedSleep, PlannedWake
+from rebalancerd.night.terms import NightTerms
 from rebalancerd.plan.power import US, PowerInputs, after_window, decide
 
 LEAST_DOWN_SECONDS = 60.0

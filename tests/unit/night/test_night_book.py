@@ -18,7 +18,7 @@ from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.policy_windows import InForce
 from rebalancerd.guard.settings import PolicyWindow
-from rebalancerd.night_book import ENDLESS, ENDLESS_SECONDS, LATEST_SECONDS, NightBook
+from rebalancerd.night.book import ENDLESS, ENDLESS_SECONDS, LATEST_SECONDS, NightBook
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.record.sql_ledger import SqlLedger

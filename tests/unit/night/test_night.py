@@ -10,9 +10,9 @@ from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerLimits, PowerPhase, PowerRecord
 from rebalancerd.cluster.units import GIB
 from rebalancerd.guard.settings import GuardSettings, PolicyWindow
-from rebalancerd.night_plan import NightPlan
-from rebalancerd.night_rehearsal import rehearse
-from rebalancerd.night_terms import NightTerms, next_night
+from rebalancerd.night.plan import NightPlan
+from rebalancerd.night.rehearsal import rehearse
+from rebalancerd.night.terms import NightTerms, next_night
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.sim.demand import Demand
 from rebalancerd.sim.scenario import WorldSpec

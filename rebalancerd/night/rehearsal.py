@@ -24,10 +24,10 @@ from rebalancerd.cluster.snapshot import InFlight, Snapshot
 from rebalancerd.guard.checks import may_start
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.memory import GuardMemory, recall
-from rebalancerd.night_plan import NightPlan, PlannedMove
-from rebalancerd.night_power import PowerRehearsal
-from rebalancerd.night_stage import NightStage
-from rebalancerd.night_terms import NightTerms
+from rebalancerd.night.plan import NightPlan, PlannedMove
+from rebalancerd.night.power import PowerRehearsal
+from rebalancerd.night.stage import NightStage
+from rebalancerd.night.terms import NightTerms
 from rebalancerd.plan.decide import decide
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.standing import CONSOLIDATE

@@ -1,0 +1,1 @@
+"""A night of consolidation: rehearsed beforehand, and accounted while it passes."""
