@@ -268,6 +268,23 @@ def test_a_domain_that_came_back_tells_of_its_return(host: FakeLibvirt, read: Li
     assert done.total_seconds == 2.0
 
 
+def test_a_domain_that_is_off_has_no_job(host: FakeLibvirt, read: LibvirtRead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirt refuses the question for one that does not run: that is an answer, and the host is there."""
+
+    def off(_domain: FakeDomain, _flags: int = 0) -> dict[str, object]:
+        raise failure(libvirt.VIR_ERR_OPERATION_INVALID)
+
+    monkeypatch.setattr(FakeDomain, "jobStats", off)
+    assert read.progress("h1", UUIDS[0]) is None
+
+    def broken(_domain: FakeDomain, _flags: int = 0) -> dict[str, object]:
+        raise failure(libvirt.VIR_ERR_OPERATION_FAILED)
+
+    monkeypatch.setattr(FakeDomain, "jobStats", broken)
+    with pytest.raises(HostError):
+        read.progress("h1", UUIDS[0])
+
+
 def test_other_jobs_that_end_are_no_completion(host: FakeLibvirt, read: LibvirtRead) -> None:
     read.sample("h1")
     host.emit("JOB_COMPLETED", host.domains[0], {"operation": 6, "time_elapsed": 4000})
