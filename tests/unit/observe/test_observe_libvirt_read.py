@@ -12,6 +12,7 @@ from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.settings import HostSettings, ObserveSettings
+from rebalancerd.ports import HostError
 
 ROOT = Path(__file__).parents[3] / "rebalancerd"
 NO_SUPPORT, NO_DOMAIN = libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN
