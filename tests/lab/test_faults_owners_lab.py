@@ -141,8 +141,8 @@ def test_fault_24_active_on_both_hosts(strike: Strike) -> None:
     with strike.lab.host(other).connected() as connection:
         copy = connection.createXML(xml)
         try:
-            until("it is told", lambda: None if "duplicate_vm" in why(strike) else why(strike))
             strike.order()
+            until("it is told", lambda: None if "duplicate_vm" in why(strike) else why(strike))
             first = strike.daemon.get("status")["cycle"]["id"]
             strike.daemon.wait(lambda: strike.daemon.get("status")["cycle"]["id"] > first + 1, 60, "two more cycles")
             assert strike.since(known) == []
