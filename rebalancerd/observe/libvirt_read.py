@@ -235,7 +235,14 @@ def _with_domain(connection: Any, vm_uuid: str, work: Callable[[Any], T]) -> T |
 
 
 def _running(domain: Any) -> Progress | None:
-    return progress_of(domain.jobStats(0))
+    import libvirt
+
+    try:
+        return progress_of(domain.jobStats(0))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == ERR_OPERATION_INVALID:  # it is off, as after its end in mid-migration: no job
+            return None
+        raise
 
 
 def _completed(domain: Any) -> Completion | None:

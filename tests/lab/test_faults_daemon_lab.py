@@ -119,6 +119,7 @@ def test_fault_29_failures_open_the_breaker(strike: Strike) -> None:
         strike.daemon.post("close-breaker")
     finally:
         strike.reload(lambda _: good)
+        time.sleep(3)  # until quarantines are as long as before, so that they can be lifted
 
 
 def test_fault_52_damaged_ledger_at_the_start(strike: Strike) -> None:

@@ -96,7 +96,7 @@ def test_fault_19_another_job_on_the_domain(strike: Strike, tmp_path: Path) -> N
     finally:
         reader.kill()
         reader.wait()
-        dump.wait(120)
+        dump.communicate(timeout=120)
 
     strike.whole(before)
 
@@ -141,8 +141,8 @@ def test_fault_24_active_on_both_hosts(strike: Strike) -> None:
     with strike.lab.host(other).connected() as connection:
         copy = connection.createXML(xml)
         try:
-            until("it is told", lambda: None if "duplicate_vm" in why(strike) else why(strike))
             strike.order()
+            until("it is told", lambda: None if "duplicate_vm" in why(strike) else why(strike))
             first = strike.daemon.get("status")["cycle"]["id"]
             strike.daemon.wait(lambda: strike.daemon.get("status")["cycle"]["id"] > first + 1, 60, "two more cycles")
             assert strike.since(known) == []
@@ -156,8 +156,10 @@ def test_fault_24_active_on_both_hosts(strike: Strike) -> None:
 def test_fault_25_on_neither_host(strike: Strike) -> None:
     """Ended and undefined while it was moved: no host has it. Nothing more is begun until a person has looked."""
     struck = strike.under_way()
-    assert strike.virsh(struck.source, "undefine", "traveller").returncode == 0
+    strike.freeze_daemon()  # so that it sees nothing in between
     strike.kill_qemu(struck.source)
+    until("it is undefined", lambda: strike.virsh(struck.source, "undefine", "traveller").returncode, 60)
+    strike.wake_daemon()
 
     record = strike.verdict(struck)
 
@@ -175,7 +177,7 @@ def test_fault_61_an_operator_migrates_it_first(strike: Strike) -> None:
     known = {r.id for r in strike.daemon.migrations()}
     target = next(h for h in strike.lab.spec.host_names if h != source)
     strike.lab.shape(source, rate_mbit=24)
-    theirs = subprocess.Popen(by_hand(strike, source, target), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    theirs = subprocess.Popen(by_hand(strike, source, target), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until("theirs runs", lambda: None if strike.share(source) > 0.05 else theirs.poll() or "not yet", 60)
     strike.order()
     strike.told("FOREIGN_MIGRATION")
@@ -190,7 +192,9 @@ def test_fault_61_an_operator_migrates_it_first(strike: Strike) -> None:
 def test_fault_61_an_operator_migrates_it_too(strike: Strike) -> None:
     """libvirt has one job on a domain at a time: theirs is refused, ours arrives."""
     struck = strike.under_way()
-    theirs = subprocess.Popen(by_hand(strike, struck.source, struck.destination), stderr=subprocess.DEVNULL)
+    theirs = subprocess.Popen(
+        by_hand(strike, struck.source, struck.destination), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
     record = strike.verdict(struck)
 

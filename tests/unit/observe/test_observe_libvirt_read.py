@@ -12,6 +12,7 @@ from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.observe.libvirt_read import LibvirtRead
 from rebalancerd.observe.settings import HostSettings, ObserveSettings
+from rebalancerd.ports import HostError
 
 ROOT = Path(__file__).parents[3] / "rebalancerd"
 NO_SUPPORT, NO_DOMAIN = libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN
@@ -266,6 +267,23 @@ def test_a_domain_that_came_back_tells_of_its_return(host: FakeLibvirt, read: Li
     done = read.completion("h1", UUIDS[0])
     assert done is not None
     assert done.total_seconds == 2.0
+
+
+def test_a_domain_that_is_off_has_no_job(host: FakeLibvirt, read: LibvirtRead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirt refuses the question for one that does not run: that is an answer, and the host is there."""
+
+    def off(_domain: FakeDomain, _flags: int = 0) -> dict[str, object]:
+        raise failure(libvirt.VIR_ERR_OPERATION_INVALID)
+
+    monkeypatch.setattr(FakeDomain, "jobStats", off)
+    assert read.progress("h1", UUIDS[0]) is None
+
+    def broken(_domain: FakeDomain, _flags: int = 0) -> dict[str, object]:
+        raise failure(libvirt.VIR_ERR_OPERATION_FAILED)
+
+    monkeypatch.setattr(FakeDomain, "jobStats", broken)
+    with pytest.raises(HostError):
+        read.progress("h1", UUIDS[0])
 
 
 def test_other_jobs_that_end_are_no_completion(host: FakeLibvirt, read: LibvirtRead) -> None:
