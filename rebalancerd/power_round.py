@@ -134,15 +134,35 @@ class PowerRound:
         return self.keeper.sleep(host, reason, by=command.by, test=test, command_id=command.id)
 
     def _wake(self, view: LoopView, decision: PowerDecision | None) -> tuple[tuple[str, str], ...]:
-        wanted = decision.wake if decision is not None else self._blind(view)
+        wanted = dict(decision.wake if decision is not None else self._blind(view))
+        for host, why in self._over():
+            wanted.setdefault(host, why)
         done = []
-        for host, why in wanted:
+        for host, why in wanted.items():
             refusal = self.keeper.wake(host, why, by=US)
             if refusal is None:
                 done.append((host, why))
             else:
                 log.error("wake_refused", host=host, reason=str(refusal))
         return tuple(done)
+
+    def _over(self) -> tuple[tuple[str, str], ...]:
+        """Whoever was sent to sleep without being told to gets up when that time is over, needed at once or not.
+
+        By day a cluster that is just carried has hot hosts: demand is not spread as evenly as its sum suggests.
+        """
+        if self._folding():
+            return ()
+        ours = [
+            r.host
+            for r in self.keeper.records()
+            if r.phase in (PowerPhase.ASLEEP, PowerPhase.CLOSING)
+            and r.by == US
+            and r.wake_wanted is None
+            and not r.test
+            and r.host in self.keeper.controlled()
+        ]
+        return tuple((host, "hosts are not put to sleep any more: the window is over") for host in ours)
 
     def _blind(self, view: LoopView) -> tuple[tuple[str, str], ...]:
         """Where too much of what is on cannot be seen, everybody gets up."""
