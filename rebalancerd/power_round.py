@@ -135,11 +135,13 @@ class PowerRound:
         return self.keeper.sleep(host, reason, by=command.by, test=test, command_id=command.id)
 
     def _wake(self, view: LoopView, decision: PowerDecision | None) -> tuple[tuple[str, str], ...]:
-        wanted = decision.wake if decision is not None else self._blind(view)
-        if not wanted and not self._folding():
-            wanted = after_window(self._records(), self.limits.sleep_at_once)
+        wanted = dict(decision.wake if decision is not None else self._blind(view))
+        if not self._folding():
+            controlled = self.keeper.controlled()
+            over = after_window({host: r for host, r in self._records().items() if host in controlled})
+            wanted = {**dict(over), **wanted}
         done = []
-        for host, why in wanted:
+        for host, why in wanted.items():
             refusal = self.keeper.wake(host, why, by=US)
             if refusal is None:
                 done.append((host, why))

@@ -57,10 +57,10 @@ class PowerRehearsal:
         decision = decide(
             PowerInputs(snapshot=context.snapshot, scenarios=scenarios, records=self.records, limits=self._limits)
         )
-        wake = decision.wake
-        if not wake and not folding:
-            wake = after_window(self.records, self._limits.sleep_at_once)
-        for host, why in wake:
+        wake = dict(decision.wake)
+        if not folding:
+            wake = {**dict(after_window(self.records)), **wake}
+        for host, why in wake.items():
             record = self.records[host]
             if record.phase is PowerPhase.ASLEEP:
                 self._wake(host, context.now, why)

@@ -74,16 +74,15 @@ class PowerDecision:
     next_cores: float | None = None
 
 
-def after_window(records: Mapping[str, PowerRecord], at_once: int) -> tuple[tuple[str, str], ...]:
-    """(host, why) of those to wake now that nobody is put to sleep any more, whether demand needs them or not.
+def after_window(records: Mapping[str, PowerRecord]) -> tuple[tuple[str, str], ...]:
+    """(host, why) of those to wake once nobody is put to sleep any more, whether demand needs them or not.
 
-    An operator's sleeper sleeps on. ``at_once``: how many boot together.
+    By day a cluster that is just carried has hot hosts: demand is not spread as evenly as its sum suggests. Whom an
+    operator sent to sleep sleeps on.
     """
-    booting = sum(r.phase is PowerPhase.WAKING for r in records.values())
-    sleepers = [
-        r.host for r in records.values() if r.phase is PowerPhase.ASLEEP and r.by == US and r.wake_wanted is None
-    ]
-    return tuple((host, "its window is over") for host in sorted(sleepers)[: max(0, at_once - booting)])
+    going = (PowerPhase.ASLEEP, PowerPhase.CLOSING)
+    ours = [r for r in records.values() if r.phase in going and r.by == US and not r.test and r.wake_wanted is None]
+    return tuple((r.host, "the window is over") for r in ours)
 
 
 def demand_of(scenarios: Scenarios, snapshot: Snapshot, quantile: float) -> Demand:

@@ -9,6 +9,7 @@ from rebalancerd.cluster.decision import CommandKind
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerPhase
 from rebalancerd.cluster.refusal import Code
+from rebalancerd.guard.settings import PolicyWindow
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.sim import disasters
 from rebalancerd.sim.adapters import Reach
@@ -115,6 +116,28 @@ def test_outside_a_window_nothing_sleeps_by_itself() -> None:
         assert record(world).phase is AWAKE
         assert world.power_round is not None
         assert [host for host, _ in world.power_round.told.could_sleep] == ["c"]
+
+
+def test_when_its_window_is_over_it_gets_up_though_nothing_needs_it_yet() -> None:
+    window = PolicyWindow(start="0 22 * * *", end="0 1 * * *", unfold_seconds=1800.0)
+    made = spec(hosts=6, cores=2.0)  # a and b are too full to be folded
+    late = replace(made, start_wall=1_780_351_200.0, guard=replace(made.guard, policy_windows=(window,)))
+    with World(late) as world:  # 22:00 UTC
+        seconds_until(world, "c", AWAKE)
+        world.run(2.4 * 3600)
+        assert record(world).phase is ASLEEP and not record(world).test
+        world.run(2.5 * 3600 + 300)
+        assert record(world).phase is AWAKE
+        assert world.cluster.hosts["c"].alive
+        said = [line for line in world.story.lines if "c waking" in line]
+        assert "the window is over" in said[-1]
+
+
+def test_what_an_operator_sent_to_sleep_stays_there_outside_of_windows() -> None:
+    with World(spec(folding=False)) as world:
+        asleep(world)
+        world.run(world.clock.monotonic() + 1200)
+        assert record(world).phase is ASLEEP
 
 
 # empty by its own word
