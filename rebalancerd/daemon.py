@@ -40,7 +40,7 @@ from rebalancerd.definition_homes import DefinitionHomes
 from rebalancerd.ending import within
 from rebalancerd.ledgers import ledger_access, share_lease
 from rebalancerd.log import log_cycle
-from rebalancerd.loop import Loop, LoopSettings
+from rebalancerd.loop import MOST_RECORDS, Loop, LoopSettings
 from rebalancerd.night.book import NightBook
 from rebalancerd.observe.agent_client import HttpAgents
 from rebalancerd.observe.history import VM_CPU, History, tiers_of
@@ -209,6 +209,7 @@ class Daemon:
             pause_file=self.pause_reason,
             host_chance=self.demand.host_chance,
             power=self.keeper,
+            homes=lambda snapshot: self.nights.homes(snapshot),  # noqa: PLW0108 - the book is made after the loop
         )
         self.shadow = Shadow(loop=self.loop, observer=self.observer, ledger=self.ledger, clock=self.clock)
         self.on_cycle: list[Callable[[CycleRecord], None]] = [self.shadow.note]
@@ -228,6 +229,7 @@ class Daemon:
             policy_at=self.loop.policy_at,
             plan=lambda: self.loop.settings.plan,
             records=self.keeper.records if self.keeper is not None else tuple,
+            moves=lambda since: self.ledger.migrations(since=since, limit=MOST_RECORDS),
             standby=lambda: self.lease.standby,
             cycle_seconds=cfg.ticks.decide,
         )

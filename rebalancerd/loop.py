@@ -133,6 +133,7 @@ class Loop:
         pause_file: Callable[[], str | None] = lambda: None,
         host_chance: Callable[[], HostChance | None] = lambda: None,
         power: PowerView | None = None,
+        homes: Callable[[Snapshot], Mapping[str, str]] = lambda _snapshot: {},
     ) -> None:
         if executor is None and settings.mode.may_act:
             raise ValueError(f"mode {settings.mode} needs an executor")
@@ -140,7 +141,7 @@ class Loop:
         self.view: LoopView | None = None
         self._observer, self._demand, self._costs = observer, demand, costs
         self._ledger, self._clock, self._executor, self._lease = ledger, clock, executor, lease
-        self._pause_file, self._host_chance, self._power = pause_file, host_chance, power
+        self._pause_file, self._host_chance, self._power, self._homes = pause_file, host_chance, power, homes
         self._holds: dict[str, int] = {}
         self._returns: Returns | None = None
         self._open_plan: Plan | None = None
@@ -293,6 +294,7 @@ class Loop:
             underway=self._underway(seen),
             no_sleep={} if self._power is None else self._power.no_sleep(h.name for h in snapshot.hosts),
             power=self.settings.power,
+            homes={} if folding else self._homes(snapshot),
         )
 
     def policy_at(self, instant: float) -> InForce:

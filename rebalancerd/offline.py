@@ -50,6 +50,7 @@ def keep(inputs: PlanInputs, predict: PredictSettings, costs: str) -> KeptInputs
         arrived=dict(inputs.arrived),
         underway=inputs.underway,
         no_sleep=dict(inputs.no_sleep),
+        homes=dict(inputs.homes),
         power=inputs.power,
     )
 
@@ -82,6 +83,7 @@ def restore(kept: KeptInputs, costs: Costs) -> PlanInputs:
         arrived=kept.arrived,
         underway=kept.underway,
         no_sleep=kept.no_sleep,
+        homes=kept.homes,
         power=kept.power,
     )
 

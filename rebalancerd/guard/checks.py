@@ -2,6 +2,8 @@
 
 A drain is an operator's command: it ignores hold, cooldowns, the reverse-move tabu, minimum gain, payback and windows.
 It respects everything else: blackouts, pause, breaker, caps, quarantine, modes and approvals.
+
+The way back after a night is owed: it ignores minimum gain, payback and the reverse-move tabu, which it is by nature.
 """
 
 from collections.abc import Iterator
@@ -10,9 +12,10 @@ from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.refusal import Code, Refusal, about_plan
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.cycle_checks import CYCLE_CHECKS, WINDOW_CHECKS
-from rebalancerd.guard.step_checks import REST_CHECKS, STEP_CHECKS, Ask
+from rebalancerd.guard.step_checks import REST_CHECKS, STEP_CHECKS, Ask, rested
 
 DRAIN = "drain"
+UNFOLD = "unfold"
 
 
 def may_plan(ctx: GuardContext, policy: str = "balance") -> Refusal | None:
@@ -35,5 +38,5 @@ def start_refusals(ctx: GuardContext, plan: Plan, step: Step) -> Iterator[Refusa
     if stop is not None:
         yield stop
     ask = Ask(ctx, plan, step)
-    checks = STEP_CHECKS if plan.policy == DRAIN else STEP_CHECKS + REST_CHECKS
+    checks = STEP_CHECKS + {DRAIN: (), UNFOLD: (rested,)}.get(plan.policy, REST_CHECKS)
     yield from (refusal for refusal in (check(ask) for check in checks) if refusal is not None)

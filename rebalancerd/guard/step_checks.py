@@ -11,7 +11,7 @@ from rebalancerd.cluster.refusal import Code, Refusal, about_cluster, about_host
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.hold import held
 
-UNHURRIED = ("consolidate", "rebalance")  # policies that move VMs off hosts that are not hot
+UNHURRIED = ("consolidate", "rebalance", "unfold")  # policies that move VMs off hosts that are not hot
 ALL_STEPS = 0
 CLOCK_TOLERANCE_SECONDS = 60.0  # within a cycle the clock may be corrected a little
 

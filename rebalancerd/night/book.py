@@ -8,12 +8,13 @@ outside of all windows, a night is a day long.
 It is accounted in every mode: where nothing is moved and nobody sleeps, nothing was saved.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import structlog
 
 from rebalancerd.cluster.decision import CycleRecord, Outcome
+from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.night import Night, NightsTotal
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerPhase, PowerRecord
@@ -22,7 +23,7 @@ from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.policy_windows import InForce, describe
 from rebalancerd.plan.settings import PlanSettings
-from rebalancerd.plan.standing import CONSOLIDATE
+from rebalancerd.plan.standing import CONSOLIDATE, UNFOLD
 from rebalancerd.ports import LedgerUnavailableError, NightLedger
 from rebalancerd.record.night_account import closed, moved, noted, opened
 
@@ -56,15 +57,16 @@ class NightBook:
         policy_at: Callable[[float], InForce],
         plan: Callable[[], PlanSettings],
         records: Callable[[], tuple[PowerRecord, ...]] = tuple,
+        moves: Callable[[float], Iterable[MigrationRecord]] = lambda _since: (),
         standby: Callable[[], bool] = lambda: False,
         cycle_seconds: float = 60.0,
     ) -> None:
-        """``records``: every host's power; ``standby``: whether another controller keeps the book now.
+        """``records``: every host's power; ``moves``: migrations since an instant, newest first; ``standby``: whether another controller keeps the book now.
 
         ``cycle_seconds``: time between two cycles; where several of them are missing, what passed is missed.
         """
         self._ledger, self._view, self._policy_at, self._plan = ledger, view, policy_at, plan
-        self._records, self._standby = records, standby
+        self._records, self._moves, self._standby = records, moves, standby
         self._most_seconds = max(LEAST_MISSED_SECONDS, CYCLES_MISSED * cycle_seconds)
         self._loaded = False
         self._away = False  # the ledger, and that was told
@@ -82,6 +84,25 @@ class NightBook:
         except Exception:
             log.exception("night_failed", bug=True)
 
+    def homes(self, snapshot: Snapshot) -> dict[str, str]:
+        """Where the VMs that were moved in the night under way were in the evening; those that others moved since are left out.
+
+        Raises LedgerUnavailableError.
+        """
+        night = self.told.now
+        if night is None or self._standby():
+            return {}
+        evening, homes = dict(night.evening.vms), dict[str, str]()
+        seen: set[str] = set()
+        for move in self._moves(night.began_at):
+            if move.vm_uuid in seen or move.state is not MigrationState.SUCCEEDED:
+                continue
+            seen.add(move.vm_uuid)
+            vm, home = snapshot.vm_by_uuid.get(move.vm_uuid), evening.get(move.vm_uuid)
+            if move.ours and vm is not None and home is not None and vm.host == move.destination != home:
+                homes[vm.uuid] = home
+        return homes
+
     def _note(self, record: CycleRecord) -> None:
         if self._standby():
             self._loaded = False  # the one that leads goes on with it; it is read anew if that is ever this one
@@ -98,7 +119,8 @@ class NightBook:
             night = _ends(night, holds, now)
             so_far = self._to(night, view, records)
             cool = so_far.caused_seconds <= night.caused_seconds or now >= night.ends_at + HOT_SECONDS
-            unfolded = cool and _unfolded(record, records)
+            waits = view.plan is not None and view.plan.policy == UNFOLD and now < night.ends_at + HOT_SECONDS
+            unfolded = cool and not waits and _unfolded(record, records)
             late = now >= night.ends_at + LATEST_SECONDS
             over = now >= night.ends_at and (folding or late or unfolded)
             if over and now - night.noted_at > self._most_seconds:

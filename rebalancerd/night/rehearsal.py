@@ -231,9 +231,15 @@ class _Rehearsal:
             underway=(),
             returned={},
             arrived={},
+            homes={} if folding else self._homes(),
         )
 
     # the cluster as it is by now
+
+    def _homes(self) -> dict[str, str]:
+        evening = {vm.uuid: vm.host for vm in self.inputs.snapshot.vms}
+        moved_by_night = {r.vm_uuid for r in self.ended}
+        return {u: evening[u] for u in sorted(moved_by_night) if self.places.get(u) != evening[u]}
 
     def _snapshot(self) -> Snapshot:
         flights = tuple(

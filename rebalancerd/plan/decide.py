@@ -10,6 +10,7 @@ from rebalancerd.plan.consolidate import consolidate
 from rebalancerd.plan.drain import drain
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.rebalance import rebalance
+from rebalancerd.plan.unfold import unfold
 
 
 def decide(inputs: PlanInputs) -> Plan:
@@ -30,4 +31,4 @@ def _by_policy(inputs: PlanInputs) -> Plan:
     if inputs.policy_now == folding.POLICY:
         return consolidate(inputs)
     plan = balance(inputs)
-    return plan if plan.steps else rebalance(inputs) or plan
+    return plan if plan.steps else unfold(inputs) or rebalance(inputs) or plan

@@ -34,6 +34,7 @@ class PlanInputs:
     ``arrived``: VMs that came to a host within the last hour. ``underway``: the moves of the plan under way that have
     not been started, (VM UUID, destination) in their order. ``no_sleep``: hosts that could not be put to sleep were they
     empty, and why; empty where no host's power is controlled. ``power``: what must stay on, None where nothing is switched.
+    ``homes``: once a night is over, where the VMs that it moved were in the evening, by UUID.
     """
 
     snapshot: Snapshot
@@ -54,6 +55,7 @@ class PlanInputs:
     arrived: Mapping[str, int] = field(default_factory=dict)
     no_sleep: Mapping[str, Refusal] = field(default_factory=dict)
     power: PowerLimits | None = None
+    homes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unbounded_inflow(self) -> bool:

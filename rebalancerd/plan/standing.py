@@ -17,6 +17,7 @@ from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.plan.state import PlacementState
 
 CONSOLIDATE = "consolidate"
+UNFOLD = "unfold"
 
 
 def idle_watts(host: Host, settings: PlanSettings) -> float:

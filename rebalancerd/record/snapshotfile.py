@@ -62,6 +62,7 @@ class KeptInputs:
     arrived: dict[str, int] = field(default_factory=dict)
     underway: tuple[tuple[str, str], ...] = ()
     no_sleep: dict[str, Refusal] = field(default_factory=dict, metadata=ADDED_LATER)
+    homes: dict[str, str] = field(default_factory=dict, metadata=ADDED_LATER)
     power: PowerLimits | None = field(default=None, metadata=ADDED_LATER)
 
 

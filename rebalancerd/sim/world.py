@@ -11,7 +11,7 @@ from rebalancerd.cluster.decision import CommandKind, CycleRecord, Outcome
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.definition_homes import DefinitionHomes
-from rebalancerd.loop import Loop, LoopSettings
+from rebalancerd.loop import MOST_RECORDS, Loop, LoopSettings
 from rebalancerd.night.book import NightBook
 from rebalancerd.observe.history import History
 from rebalancerd.observe.observer import Observer
@@ -165,6 +165,7 @@ class World:
             lease=self.lease,
             pause_file=lambda: self.pause_reason,
             power=self.keeper,
+            homes=lambda snapshot: self.nights.homes(snapshot) if self.nights is not None else {},
         )
         if self.keeper is not None:
             self.power_round = PowerRound(
@@ -180,6 +181,7 @@ class World:
             policy_at=self.loop.policy_at,
             plan=lambda: spec.plan,
             records=self.keeper.records if self.keeper is not None else tuple,
+            moves=lambda since: self.ledger.migrations(since=since, limit=MOST_RECORDS),
             cycle_seconds=spec.decide_seconds,
         )
         if self.executor is not None:

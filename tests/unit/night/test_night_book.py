@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 
 from rebalancerd.cluster.decision import CycleRecord, OperatorState, Outcome
 from rebalancerd.cluster.host import Host, HostFacts
+from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.night import Night
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerPhase, PowerRecord
@@ -45,6 +47,8 @@ class Stage:
     where: str = "b"
     cores: float = 1.0
     view: LoopView | None = None
+    moves: tuple[MigrationRecord, ...] = ()
+    plan_policy: str | None = None
     book: NightBook = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,6 +61,7 @@ class Stage:
             policy_at=lambda _: self.holds or InForce("balance"),
             plan=lambda: PlanSettings(host_idle_watts=100.0, watts_per_core=10.0),
             records=lambda: self.records,
+            moves=lambda _since: self.moves,
             standby=lambda: self.standby,
             cycle_seconds=CYCLE,
         )
@@ -88,8 +93,9 @@ class Stage:
         )
         scenarios: Any = object() if self.fit else None
         snapshot = Snapshot(taken_at=at, hosts=hosts, vms=(vm, other))
+        plan: Any = SimpleNamespace(policy=self.plan_policy) if self.plan_policy is not None else None
         self.view = LoopView(
-            snapshot=snapshot, record=record, operator=OperatorState(), guard_notes=(), scenarios=scenarios
+            snapshot=snapshot, record=record, operator=OperatorState(), guard_notes=(), scenarios=scenarios, plan=plan
         )
         self.book.after_cycle(record)
 
@@ -296,3 +302,36 @@ def test_a_night_in_which_nothing_may_move_says_so(stage: Stage) -> None:
     stage.cycle(BEGIN + 2 * CYCLE)
     assert stage.night.mode == "recommend"
     assert stage.night.saved_kwh == 0.0
+
+
+def test_whoever_the_night_moved_has_a_home_and_nobody_else(stage: Stage) -> None:
+    def move(vm: str, to: str, **more: Any) -> MigrationRecord:
+        at = {"state": MigrationState.SUCCEEDED, "intent_at": BEGIN + 60.0, **more}
+        return MigrationRecord(id=f"m-{vm}-{to}", vm_uuid=vm, vm_name=vm, source="b", destination=to, **at)
+
+    stage.in_window()
+    stage.cycle(BEGIN)  # v on b, w on a
+    stage.where = "a"
+    stage.cycle(BEGIN + CYCLE)
+    assert stage.view is not None
+    snapshot = stage.view.snapshot
+    assert stage.book.homes(snapshot) == {}
+
+    stage.moves = (move("v", "a"), move("w", "a", state=MigrationState.FAILED))
+    assert stage.book.homes(snapshot) == {"v": "b"}
+    stage.moves = (move("v", "a", ours=False),)
+    assert stage.book.homes(snapshot) == {}, "who was moved by hand stays there"
+    stage.moves = (move("v", "c"),)
+    assert stage.book.homes(snapshot) == {}, "it is not where it was moved to: somebody else moved it since"
+
+
+def test_a_night_is_not_over_while_vms_go_home(stage: Stage) -> None:
+    stage.in_window()
+    stage.cycle(BEGIN)
+    stage.unfolding()
+    stage.plan_policy = "unfold"
+    stage.cycle(END)
+    assert stage.book.told.now is not None
+    stage.plan_policy = "balance"
+    stage.cycle(END + CYCLE)
+    assert stage.book.told.now is None
