@@ -11,7 +11,7 @@ from rebalancerd.predict.settings import PredictSettings
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.test_cli_offline import CALM
 from tests.unit.serve.serve_world import World
-from tests.unit.test_night_rehearsal import EVENING, NIGHT, inputs
+from tests.unit.night.test_night_rehearsal import EVENING, NIGHT, inputs
 
 HOST = '[[hosts]]\nname = "h{n}"\nuri = "qemu+tcp://h{n}/system"\n'
 POWER = '[hosts.power]\nkind = "command"\non_command = ["/bin/true"]\noff_command = ["/bin/true"]\n'
