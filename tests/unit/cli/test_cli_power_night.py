@@ -10,8 +10,8 @@ from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.settings import PredictSettings
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.test_cli_offline import CALM
-from tests.unit.serve.serve_world import World
 from tests.unit.night.test_night_rehearsal import EVENING, NIGHT, inputs
+from tests.unit.serve.serve_world import World
 
 HOST = '[[hosts]]\nname = "h{n}"\nuri = "qemu+tcp://h{n}/system"\n'
 POWER = '[hosts.power]\nkind = "command"\non_command = ["/bin/true"]\noff_command = ["/bin/true"]\n'
@@ -64,7 +64,7 @@ def test_a_person_reads_the_night_from_a_file(file: Path, config: Path, run: Run
     assert first == "night (0 20 * * * to 0 3 * * *): 2026-01-05 20:00 to 2026-01-06 03:00, unfolding from 02:30"
     assert second.startswith("predicted: ") and "kWh saved = " in second
     assert "fold: " in told.out and "sleeps: off" in told.out and "asleep: " in told.out
-    assert "unfolding needs no move" in told.out
+    assert "unfold: " in told.out and "h2 → h3" in told.out
     assert "stays on: h2: no_power_control" in told.out
     assert "every host whose power is configured is taken to be on" in told.err
 
