@@ -2,8 +2,9 @@
 
 A night begins with the first cycle in which the policy is ``consolidate``. It is over when its window has ended and the
 cluster is unfolded: no host that was put to sleep here is down or on its way, no migration of ours is under way, the cycle
-started none, and no more hosts are hot than would be with the evening's placement (for an hour at most); at the latest when the next one begins, or a day after its window ended. Where consolidation holds
-outside of all windows, a night is a day long.
+started none, no VM goes home or waits for its home to be back (for six hours at most), and no more hosts are hot than with the
+evening's placement (for an hour at most); at the latest when the next one begins, or a day after its window ended. Where
+consolidation holds outside of all windows, a night is a day long.
 
 It is accounted in every mode: where nothing is moved and nobody sleeps, nothing was saved.
 """
@@ -30,6 +31,7 @@ from rebalancerd.record.night_account import closed, moved, noted, opened
 log = structlog.get_logger(__name__)
 
 LATEST_SECONDS = 86_400.0  # after its window a night is over, whoever still sleeps
+HOME_SECONDS = 6 * 3600.0  # who could not go home by then after it has a new home
 HOT_SECONDS = 3600.0  # hosts that are hot for longer after it are the day's matter
 ENDLESS_SECONDS = 86_400.0  # length of a night where consolidation has no window
 ENDLESS = "outside of all windows"
@@ -85,23 +87,37 @@ class NightBook:
             log.exception("night_failed", bug=True)
 
     def homes(self, snapshot: Snapshot) -> dict[str, str]:
-        """Where the VMs that were moved in the night under way were in the evening; those that others moved since are left out.
+        """Where the VMs that were moved in the night under way were in the evening. Raises LedgerUnavailableError.
 
-        Raises LedgerUnavailableError.
+        Those that others moved since are left out, and those that were back: what moved them off again had its reason.
         """
         night = self.told.now
         if night is None or self._standby():
             return {}
-        evening, homes = dict(night.evening.vms), dict[str, str]()
-        seen: set[str] = set()
-        for move in self._moves(night.began_at):
-            if move.vm_uuid in seen or move.state is not MigrationState.SUCCEEDED:
-                continue
-            seen.add(move.vm_uuid)
+        evening = dict(night.evening.vms)
+        moves = [m for m in self._moves(night.began_at) if m.state is MigrationState.SUCCEEDED]
+        back = {m.vm_uuid for m in moves if m.destination == evening.get(m.vm_uuid)}
+        homes: dict[str, str] = {}
+        for move in reversed(moves):  # the newest has the last word
             vm, home = snapshot.vm_by_uuid.get(move.vm_uuid), evening.get(move.vm_uuid)
-            if move.ours and vm is not None and home is not None and vm.host == move.destination != home:
+            homes.pop(move.vm_uuid, None)
+            if (
+                move.ours
+                and vm is not None
+                and home is not None
+                and vm.host == move.destination
+                and vm.uuid not in back
+            ):
                 homes[vm.uuid] = home
         return homes
+
+    def _going_home(self, view: LoopView) -> bool:
+        """Whether VMs are on their way home, or wait for a home that is not there yet."""
+        if view.plan is not None and view.plan.policy == UNFOLD:
+            return True
+        hosts = view.snapshot.host_by_name
+        homes = set(self.homes(view.snapshot).values())
+        return any(name in hosts and not hosts[name].usable for name in homes)
 
     def _note(self, record: CycleRecord) -> None:
         if self._standby():
@@ -119,7 +135,7 @@ class NightBook:
             night = _ends(night, holds, now)
             so_far = self._to(night, view, records)
             cool = so_far.caused_seconds <= night.caused_seconds or now >= night.ends_at + HOT_SECONDS
-            waits = view.plan is not None and view.plan.policy == UNFOLD and now < night.ends_at + HOT_SECONDS
+            waits = now < night.ends_at + HOME_SECONDS and self._going_home(view)
             unfolded = cool and not waits and _unfolded(record, records)
             late = now >= night.ends_at + LATEST_SECONDS
             over = now >= night.ends_at and (folding or late or unfolded)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.policy_windows import InForce
 from rebalancerd.guard.settings import PolicyWindow
-from rebalancerd.night.book import ENDLESS, ENDLESS_SECONDS, LATEST_SECONDS, NightBook
+from rebalancerd.night.book import ENDLESS, ENDLESS_SECONDS, HOME_SECONDS, LATEST_SECONDS, NightBook
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.record.sql_ledger import SqlLedger
@@ -48,7 +47,7 @@ class Stage:
     cores: float = 1.0
     view: LoopView | None = None
     moves: tuple[MigrationRecord, ...] = ()
-    plan_policy: str | None = None
+    gone: str = ""
     book: NightBook = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +79,7 @@ class Stage:
         vm = Vm(facts=facts, host=self.where, state=DomainState.RUNNING, load=VmLoad(cpu_cores=self.cores))
         other = replace(vm, facts=replace(facts, uuid="w", name="w"), host="a")
         hosts = tuple(Host(name=n, facts=HostFacts(uuid=None, cpus=8, memory_bytes=GIB), cores=self.cpus) for n in "ab")
+        hosts = tuple(replace(h, unusable="it is silent" if h.name == self.gone else None) for h in hosts)
         record = CycleRecord(
             id=int(at),
             started_at=at,
@@ -93,9 +93,8 @@ class Stage:
         )
         scenarios: Any = object() if self.fit else None
         snapshot = Snapshot(taken_at=at, hosts=hosts, vms=(vm, other))
-        plan: Any = SimpleNamespace(policy=self.plan_policy) if self.plan_policy is not None else None
         self.view = LoopView(
-            snapshot=snapshot, record=record, operator=OperatorState(), guard_notes=(), scenarios=scenarios, plan=plan
+            snapshot=snapshot, record=record, operator=OperatorState(), guard_notes=(), scenarios=scenarios
         )
         self.book.after_cycle(record)
 
@@ -304,11 +303,12 @@ def test_a_night_in_which_nothing_may_move_says_so(stage: Stage) -> None:
     assert stage.night.saved_kwh == 0.0
 
 
-def test_whoever_the_night_moved_has_a_home_and_nobody_else(stage: Stage) -> None:
-    def move(vm: str, to: str, **more: Any) -> MigrationRecord:
-        at = {"state": MigrationState.SUCCEEDED, "intent_at": BEGIN + 60.0, **more}
-        return MigrationRecord(id=f"m-{vm}-{to}", vm_uuid=vm, vm_name=vm, source="b", destination=to, **at)
+def moved(vm: str, to: str, **more: Any) -> MigrationRecord:
+    at = {"state": MigrationState.SUCCEEDED, "intent_at": BEGIN + 60.0, **more}
+    return MigrationRecord(id=f"m-{vm}-{to}", vm_uuid=vm, vm_name=vm, source="b", destination=to, **at)
 
+
+def test_whoever_the_night_moved_has_a_home_and_nobody_else(stage: Stage) -> None:
     stage.in_window()
     stage.cycle(BEGIN)  # v on b, w on a
     stage.where = "a"
@@ -317,21 +317,34 @@ def test_whoever_the_night_moved_has_a_home_and_nobody_else(stage: Stage) -> Non
     snapshot = stage.view.snapshot
     assert stage.book.homes(snapshot) == {}
 
-    stage.moves = (move("v", "a"), move("w", "a", state=MigrationState.FAILED))
+    stage.moves = (moved("v", "a"), moved("w", "a", state=MigrationState.FAILED))
     assert stage.book.homes(snapshot) == {"v": "b"}
-    stage.moves = (move("v", "a", ours=False),)
+    stage.moves = (moved("v", "a", ours=False),)
     assert stage.book.homes(snapshot) == {}, "who was moved by hand stays there"
-    stage.moves = (move("v", "c"),)
+    stage.moves = (moved("v", "a"), moved("v", "b"), moved("v", "a"))
+    assert stage.book.homes(snapshot) == {}, "it was back, and had to go again"
+    stage.moves = (moved("v", "c"),)
     assert stage.book.homes(snapshot) == {}, "it is not where it was moved to: somebody else moved it since"
 
 
-def test_a_night_is_not_over_while_vms_go_home(stage: Stage) -> None:
+def test_a_night_is_not_over_while_a_home_is_not_back(stage: Stage) -> None:
     stage.in_window()
     stage.cycle(BEGIN)
     stage.unfolding()
-    stage.plan_policy = "unfold"
+    stage.where, stage.moves, stage.gone = "a", (moved("v", "a"),), "b"
     stage.cycle(END)
+    stage.cycle(END + HOME_SECONDS - CYCLE)
     assert stage.book.told.now is not None
-    stage.plan_policy = "balance"
-    stage.cycle(END + CYCLE)
+    stage.gone = ""
+    stage.cycle(END + HOME_SECONDS - CYCLE / 2)
+    assert stage.book.told.now is None
+
+
+def test_a_home_that_does_not_come_back_keeps_no_night_open_for_ever(stage: Stage) -> None:
+    stage.in_window()
+    stage.cycle(BEGIN)
+    stage.unfolding()
+    stage.where, stage.moves, stage.gone = "a", (moved("v", "a"),), "b"
+    stage.cycle(END)
+    stage.cycle(END + HOME_SECONDS)
     assert stage.book.told.now is None
