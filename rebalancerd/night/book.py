@@ -2,7 +2,7 @@
 
 A night begins with the first cycle in which the policy is ``consolidate``. It is over when its window has ended and the
 cluster is unfolded: no host that was put to sleep here is down or on its way, no migration of ours is under way, the cycle
-started none, no VM goes home or waits for its home to be back (for six hours at most), and no more hosts are hot than with the
+started none, no VM that was moved is still to go home (for six hours at most), and no more hosts are hot than with the
 evening's placement (for an hour at most); at the latest when the next one begins, or a day after its window ended. Where
 consolidation holds outside of all windows, a night is a day long.
 
@@ -24,7 +24,7 @@ from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.policy_windows import InForce, describe
 from rebalancerd.plan.settings import PlanSettings
-from rebalancerd.plan.standing import CONSOLIDATE, UNFOLD
+from rebalancerd.plan.standing import CONSOLIDATE
 from rebalancerd.ports import LedgerUnavailableError, NightLedger
 from rebalancerd.record.night_account import closed, moved, noted, opened
 
@@ -111,14 +111,6 @@ class NightBook:
                 homes[vm.uuid] = home
         return homes
 
-    def _going_home(self, view: LoopView) -> bool:
-        """Whether VMs are on their way home, or wait for a home that is not there yet."""
-        if view.plan is not None and view.plan.policy == UNFOLD:
-            return True
-        hosts = view.snapshot.host_by_name
-        homes = set(self.homes(view.snapshot).values())
-        return any(name in hosts and not hosts[name].usable for name in homes)
-
     def _note(self, record: CycleRecord) -> None:
         if self._standby():
             self._loaded = False  # the one that leads goes on with it; it is read anew if that is ever this one
@@ -135,7 +127,7 @@ class NightBook:
             night = _ends(night, holds, now)
             so_far = self._to(night, view, records)
             cool = so_far.caused_seconds <= night.caused_seconds or now >= night.ends_at + HOT_SECONDS
-            waits = now < night.ends_at + HOME_SECONDS and self._going_home(view)
+            waits = now < night.ends_at + HOME_SECONDS and bool(self.homes(view.snapshot))
             unfolded = cool and not waits and _unfolded(record, records)
             late = now >= night.ends_at + LATEST_SECONDS
             over = now >= night.ends_at and (folding or late or unfolded)

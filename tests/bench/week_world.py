@@ -71,9 +71,9 @@ def week(made: ClusterSpec, days: float, *, nights: bool, begins: float = NOON_S
         observe=ObserveSettings(
             sample_seconds=60.0, stale_after_seconds=180.0, flap_stable_seconds=60.0, probe_interval_seconds=300.0
         ),
-        plan=PlanSettings(max_moves=32, per_cluster=16, out_per_host=4, in_per_host=4),
+        plan=PlanSettings(max_moves=32, per_cluster=16, out_per_host=2, in_per_host=2),
         guard=GuardSettings(
-            policy_windows=(window,) if nights else (), per_cluster=16, out_per_host=4, in_per_host=4, per_hour=400
+            policy_windows=(window,) if nights else (), per_cluster=16, out_per_host=2, in_per_host=2, per_hour=400
         ),
         act=ActSettings(),
         power=PowerSettings() if nights else None,

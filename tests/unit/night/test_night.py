@@ -23,7 +23,7 @@ from tests.unit.act.power.power_cluster import QUICK
 MINUTE, HOUR = 60.0, 3600.0
 START = datetime(2026, 1, 5, 19, 55, tzinfo=UTC).timestamp()
 BEGINS, ENDS = START + 5 * MINUTE, START + 95 * MINUTE
-BEFORE_UNFOLDING, LATE = 75 * MINUTE, 150 * MINUTE  # of the run
+BEFORE_UNFOLDING, LATE = 75 * MINUTE, 470 * MINUTE  # of the run
 WINDOW = PolicyWindow(start="0 20 * * *", end="30 21 * * *", unfold_seconds=900.0, name="night")
 IDLE_WATTS, CORES = 100.0, 8
 
