@@ -15,7 +15,7 @@ from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.units import MIB
 from rebalancerd.observe.host_uri import LOCAL
-from rebalancerd.observe.libvirt_connection import HostLink, Opener, host_error, open_read_write
+from rebalancerd.observe.libvirt_connection import HostLink, Opener, host_error, is_alive, open_read_write
 from rebalancerd.observe.settings import HostSettings, ObserveSettings
 from rebalancerd.ports import Clock, HostError, HostRefusedError
 
@@ -139,7 +139,8 @@ class LibvirtWrite:
             try:
                 domain.migrateToURI3(peer_uri, parameters, flags)
             except libvirt.libvirtError as error:
-                return host_error(record.source, "migrate", error)
+                alive = is_alive(domain.connect())
+                return host_error(record.source, "migrate", error, alive=alive, relayed=True)
             return None
 
         return LibvirtHandle(record.vm_uuid[:8], call)

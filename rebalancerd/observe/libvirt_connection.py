@@ -95,14 +95,19 @@ def open_read_write(host: HostSettings) -> Connection:
     return libvirt.open(host.write_uri)
 
 
-def host_error(host: str, what: str, error: "libvirt.libvirtError", *, alive: bool = True) -> HostError:
-    """Unreachable if the connection is gone (``alive`` False, or the error says so), else refused with libvirt's code."""
+def host_error(
+    host: str, what: str, error: "libvirt.libvirtError", *, alive: bool = True, relayed: bool = False
+) -> HostError:
+    """Unreachable if the connection is gone (``alive`` False, or the error says so), else refused with libvirt's code.
+
+    ``relayed``: the host may be telling of its own connection to another one, so that only ``alive`` counts.
+    """
     code, domain = error.get_error_code() or 0, error.get_error_domain() or 0
     message = f"{what}: {(error.get_error_message() or str(error))[:400]}"
     if code in RIGHTS:
         return HostRefusedError(host, message, code)
     broken = code in CONNECTION_GONE or (domain in (FROM_RPC, FROM_REMOTE) and code in (ERR_INTERNAL, ERR_SYSTEM))
-    if not alive or broken:
+    if not alive or (broken and not relayed):
         return HostUnreachableError(host, message)
     return HostRefusedError(host, message, code)
 
@@ -170,7 +175,7 @@ class HostLink:
             self._fail(str(error))
             raise HostUnreachableError(self.host, f"{what}: {error}") from None
         except libvirt.libvirtError as error:
-            alive = connection is not None and self._closed_by_libvirt is None and _is_alive(connection)
+            alive = connection is not None and self._closed_by_libvirt is None and is_alive(connection)
             mapped = host_error(self.host, what, error, alive=alive)
             if isinstance(mapped, HostUnreachableError):
                 self._fail(str(error))
@@ -215,7 +220,7 @@ class HostLink:
             try:
                 prepare()
             except libvirt.libvirtError as error:
-                if error.get_error_code() != ERR_NO_SUPPORT and not _is_alive(connection):
+                if error.get_error_code() != ERR_NO_SUPPORT and not is_alive(connection):
                     raise
                 log.debug("libvirt_feature_absent", host=self.host, purpose=self._purpose, reason=str(error))
         return connection
@@ -244,7 +249,8 @@ class HostLink:
             self._worker.leave_behind(last=lambda: _close(connection))
 
 
-def _is_alive(connection: Connection) -> bool:
+def is_alive(connection: Connection) -> bool:
+    """Whether libvirt takes the connection for usable; asks nobody."""
     try:
         return bool(connection.isAlive())
     except Exception:  # noqa: BLE001 - whatever it is, it is not alive

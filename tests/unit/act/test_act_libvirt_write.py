@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rebalancerd.act.cause import way_failed
 from rebalancerd.act.libvirt_write import HAND_OVER_SECONDS, LibvirtWrite, migrate_flags, migrate_parameters, whole_mib
 from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
@@ -42,6 +43,7 @@ class FakeDomain:
         self.fails: Exception | None = None
         self.autostart_fails: Exception | None = None
         self.active = False
+        self.alive = True  # the connection that it was looked up on
         self.during: Callable[[], None] = lambda: None
 
     def migrateToURI3(self, *arguments: Any) -> None:
@@ -49,6 +51,9 @@ class FakeDomain:
         self.release.wait(5)
         if self.fails is not None:
             raise self.fails
+
+    def connect(self) -> Any:
+        return SimpleNamespace(isAlive=lambda: int(self.alive))
 
     def isActive(self) -> bool:
         return self.active
@@ -250,3 +255,21 @@ def test_a_definition_is_moved_offline_and_only_one_that_is_shut_off() -> None:
     )
     with pytest.raises(HostRefusedError, match="2 snapshots"):
         write.move_definition("a", "b", VM)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_the_sources_own_socket_is_told_from_the_one_it_could_not_open(alive: bool) -> None:
+    """An error of the RPC layer is the source's word about the destination as long as the source is there."""
+    write, hypervisor, _ = writer()
+    hypervisor.domain.fails = libvirt_error(38, "unable to connect to server at 'b:16514'")
+    hypervisor.domain.fails.err = (38, 7, *hypervisor.domain.fails.err[2:])  # type: ignore[attr-defined]
+    hypervisor.domain.alive = alive
+    hypervisor.domain.release.set()
+    came = threading.Event()
+    handle = write.migrate(RECORD)
+    handle.when_done(came.set)
+    assert came.wait(10)
+    error = handle.error()
+
+    assert type(error) is (HostRefusedError if alive else HostUnreachableError)
+    assert way_failed(error, flowed=False, still_seconds=0.0) is alive
