@@ -4,6 +4,7 @@ import subprocess
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,8 +126,11 @@ class OnSockets(DaemonOnLab):
 class TlsPeers(DaemonOnLab):
     """The hosts are to reach each other by TLS, for which they have no certificates."""
 
-    def _config(self, *words: str) -> str:
-        return super()._config(*words).replace('peer_uri = "qemu+tcp://', 'peer_uri = "qemu+tls://')
+    def configure(self, *words: Any, **more: Any) -> None:
+        super().configure(*words, **more)
+        text = self.config.read_text()
+        assert 'peer_uri = "qemu+tcp://' in text
+        self.config.write_text(text.replace('peer_uri = "qemu+tcp://', 'peer_uri = "qemu+tls://'))
 
 
 @pytest.fixture
