@@ -295,6 +295,7 @@ def test_post_copy_is_left_alone_in_every_state(state: MigrationState) -> None:
 FLAGS = {"LIVE", "PEER2PEER", "ABORT_ON_ERROR", "PERSIST_DEST", "UNDEFINE_SOURCE", "AUTO_CONVERGE", "POSTCOPY"}
 
 
+FLAGS |= {"OFFLINE"}  # of definitions of VMs that are off alone: see test_the_flag_of_offline_migration_is_used_once
 FLAGS |= {"PARALLEL", "TLS", "PARAM_URI", "PARAM_BANDWIDTH", "PARAM_PARALLEL_CONNECTIONS"}
 CALLS = {
     "destroy",
@@ -323,6 +324,20 @@ def test_the_room_has_no_name_for_what_it_must_never_do() -> None:
         assert not {t for t in texts if "VIR_MIGRATE" in t}, f"{path.name}: flags by name cannot be checked"
         assert not {n for n in names if n in ("migrate3", "migrateToURI", "migrateToURI2")}, path.name
     assert seen == FLAGS
+
+
+def test_the_flag_of_offline_migration_is_used_once() -> None:
+    """It moves no running VM and forgets the definition on the source: only where the policy for shut-off VMs asks for it."""
+    users = [
+        (path.name, function.name)
+        for path in sorted(Path(rebalancerd.act.__path__[0]).rglob("*.py"))
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        and any(isinstance(n, ast.Attribute) and n.attr == "VIR_MIGRATE_OFFLINE" for n in ast.walk(function))
+    ]
+    assert {name for name, _ in users} == {"libvirt_write.py"}
+    assert "move_definition" in {function for _, function in users}
+    assert not {function for _, function in users} & {"migrate", "migrate_flags"}
 
 
 def test_a_host_that_answers_is_not_called_silent() -> None:

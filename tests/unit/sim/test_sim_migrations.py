@@ -332,10 +332,11 @@ def test_autostart_needs_its_right() -> None:
 
 
 def test_the_write_port_has_no_way_to_end_or_start_a_guest() -> None:
-    """Nothing but migrate, abort, two tunings and autostart."""
+    """Nothing but migrate, abort, two tunings, autostart, and the definition of a VM that is off."""
     calls = {name for name in dir(SimWrite) if not name.startswith("_")}
 
-    assert calls == {"migrate", "abort", "set_max_downtime", "set_bandwidth", "set_autostart", "may_set_autostart"}
+    of_running = {"migrate", "abort", "set_max_downtime", "set_bandwidth", "set_autostart", "may_set_autostart"}
+    assert calls == of_running | {"move_definition"}
 
 
 def test_a_namesake_on_the_destination_is_in_the_inventory_and_refused() -> None:
