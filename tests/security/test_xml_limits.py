@@ -18,7 +18,12 @@ PACKAGE = Path(rebalancerd.__file__).parent
 # the two places that build a parser, and what they call for it
 PARSERS = {"observe/safe_xml.py": {"XMLParser"}, "lab/spec.py": {"fromstring"}}
 # who reads XML by the first of them
-READERS = {"observe/capabilities_xml.py", "observe/domain_xml.py", "observe/libvirt_probe.py"}
+READERS = {
+    "observe/capabilities_xml.py",
+    "observe/definition_xml.py",
+    "observe/domain_xml.py",
+    "observe/libvirt_probe.py",
+}
 MAKING = {
     "fromstring",
     "fromstringlist",
