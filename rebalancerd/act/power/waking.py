@@ -5,6 +5,8 @@ from rebalancerd.cluster.power import MOST_BOOTS, PowerPhase, PowerRecord
 from rebalancerd.cluster.sample import HostInventory
 from rebalancerd.ports import HostError, PowerError
 
+MOST_DEADLINES = 3.0
+
 
 def asleep(hands: Hands, record: PowerRecord) -> None:
     """Woken where that is wanted; a host that somebody powered on by hand is left on."""
@@ -46,13 +48,17 @@ def waking(hands: Hands, record: PowerRecord) -> bool:
         inventory = _libvirt(hands, host)
         if inventory is not None:
             return _came_up(hands, record, inventory, by_hand=False)
-    if hands.clock.wall() - record.since > settings.wake_deadline_seconds:
+    seen = hands.lasted(host, "waking", holds=True)
+    age = hands.clock.wall() - record.since
+    # time in which no daemon was there to order again is not the host's fault, up to a point
+    if seen > settings.wake_deadline_seconds or age > MOST_DEADLINES * settings.wake_deadline_seconds:
         why = f"it did not come back within {settings.wake_deadline_seconds:g} s: {hands.said.get(host)}"
         hands.forget(host)
         hands.book.enter(host, PowerPhase.FAILED, why, disabled=why, test=False)
         return True
     since_order = hands.lasted(host, "ordered on", holds=record.orders > 0)
-    if record.orders == 0 or (since_order >= settings.reorder_seconds and not is_on(reading)):
+    lost = seen == 0.0 and is_off(reading)  # ordered by a daemon before this one, which may have died before the order
+    if record.orders == 0 or lost or (since_order >= settings.reorder_seconds and not is_on(reading)):
         _order_on(hands, record)
     return False
 

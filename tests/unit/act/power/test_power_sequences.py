@@ -7,7 +7,7 @@ import pytest
 
 from rebalancerd.cluster.decision import CommandKind
 from rebalancerd.cluster.policy import Mode
-from rebalancerd.cluster.power import PowerPhase
+from rebalancerd.cluster.power import PowerPhase, PowerRecord
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.guard.settings import PolicyWindow
 from rebalancerd.plan.settings import PlanSettings
@@ -346,6 +346,33 @@ def test_one_that_comes_back_late_is_used_but_not_put_to_sleep_again() -> None:
         seconds_until(world, "c", FAILED)
         seconds_until(world, "c", AWAKE)
         assert record(world).disabled is not None
+
+
+def test_a_daemon_that_died_before_its_order_is_no_failed_wake() -> None:
+    """Killed right after the order was written down, and away for longer than the deadline: the host never got it."""
+    with World(spec()) as world:
+        asleep(world)
+        order(world, "power_wake")
+        told = world.ledger.on_power
+
+        def dies_before_the_order(written: PowerRecord) -> None:
+            told(written)
+            if written.phase is WAKING and written.orders == 1:
+                world.lifeline.kill_after = world.lifeline.effects + 1
+
+        world.ledger.on_power = dies_before_the_order
+        while world.loop is not None:
+            world.run(world.clock.monotonic() + 5)
+        world.ledger.on_power = told
+        assert record(world).phase is WAKING and not world.cluster.hosts["c"].alive
+        given = len(world.power.orders)
+        world.run(world.clock.monotonic() + QUICK.wake_deadline_seconds + 60)
+        assert len(world.power.orders) == given, "nobody is there to order it again"
+        world.start_daemon()
+        world.run(world.clock.monotonic() + 30)
+        assert [what for _, _, what in world.power.orders[given:]] == ["on"], "at once, not after the usual wait"
+        seconds_until(world, "c", AWAKE)
+        assert record(world).disabled is None
 
 
 def test_another_machine_in_its_place_is_not_used() -> None:
