@@ -37,7 +37,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly night fuzz audit test-systemd check lint bench model demand-model lock wheel clean
+.PHONY: help setup packages lab-packages test-packages demo test faults faults-nightly lab night fuzz audit test-systemd check lint bench model demand-model lock wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -102,6 +102,9 @@ IMAGE_PACKAGES := debootstrap qemu-system-x86 e2fsprogs
 test-systemd: setup ## a Debian image booted under QEMU in which systemd runs the hardened units (root; about a quarter of an hour)
 	@$(call install_packages,$(IMAGE_PACKAGES),exit 1)
 	@$(AS_ROOT) $(BIN)/python -m tests.image $(ARGS)
+
+lab: setup test-packages ## every test on real hosts, the long ones and all faults included (an hour)
+	@$(AS_ROOT) env REBALANCERD_LAB=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider tests/lab $(PYTEST_ARGS)
 
 night: setup test-packages ## a night in minutes: three real hosts fold to one, two sleep, wake by forecast, unfold
 	@$(AS_ROOT) env REBALANCERD_LAB=full $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/lab/test_night_lab.py

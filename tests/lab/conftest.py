@@ -9,6 +9,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,11 @@ def struck_room(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     try:
         yield room
     finally:
-        room.daemon.close()
-        room.mend()
-        for guest in lab.guests:
-            lab.remove_guest(guest.name)
+        with ExitStack() as ends:  # the guests go whatever else fails: the files after this one share the lab
+            for guest in lab.guests:
+                ends.callback(lab.remove_guest, guest.name)
+            ends.callback(room.mend)
+            ends.callback(room.daemon.close)
 
 
 @pytest.fixture

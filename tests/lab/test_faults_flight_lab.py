@@ -3,6 +3,8 @@
 import signal
 import time
 
+import pytest
+
 from rebalancerd.cluster.migration import MigrationState
 from tests.lab.after import known_to
 from tests.lab.strike import Strike
@@ -90,13 +92,14 @@ def test_fault_15_paused_by_its_owner_in_mid_migration(strike: Strike) -> None:
         strike.whole(struck)
 
 
+@pytest.mark.lab_full
 def test_fault_36_a_host_that_answers_connections_and_nothing_else(strike: Strike) -> None:
     """Its libvirtd is stopped in mid-migration: the rest is looked after, and it is judged when it answers again."""
     struck = strike.under_way()
     strike.lab.kill_libvirtd(struck.source, signal.SIGSTOP)
     try:
         strike.told("UNOBSERVED_MIGRATION")
-        assert strike.record(struck).state is MigrationState.UNOBSERVED
+        strike.daemon.wait(lambda: strike.record(struck).state is MigrationState.UNOBSERVED, 30, "it is unobserved")
         cycle = strike.daemon.get("status")["cycle"]["id"]
         strike.daemon.wait(lambda: strike.daemon.get("status")["cycle"]["id"] > cycle, 60, "cycles go on")
     finally:

@@ -139,6 +139,7 @@ def rig(lab: Lab, tmp_path: Path) -> Iterator[Rig]:
         made.close()
 
 
+@pytest.mark.lab_full
 def test_a_guest_is_moved_before_its_host_is_hot(
     lab: Lab, make_guest: Callable[..., GuestSpec], rig: Rig, record_property: Callable[[str, object], None]
 ) -> None:

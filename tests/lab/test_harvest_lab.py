@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from rebalancerd.lab import LabSpec
 from rebalancerd.lab.harvest.families import Family
 from rebalancerd.lab.harvest.harvest import HarvestPlan, harvest
@@ -11,6 +13,7 @@ from rebalancerd.predict.dataset import read_migrations
 WRITER = Family(name="writer", order="random", working_set_share=(0.2, 0.4), intensity=(0.05, 0.3))
 
 
+@pytest.mark.lab_full
 def test_rows_of_real_migrations(make_spec: Callable[..., LabSpec], tmp_path: Path) -> None:
     """Each row has both dirty curves, a sane time, and the guest's own account of what it lost; a second run adds to it."""
     make_spec()  # skips without root
