@@ -1,7 +1,7 @@
 """Laws of the demand scenarios: whatever the telemetry says, they are finite, bounded, deterministic and never nothing."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -50,7 +50,19 @@ def worlds(draw):
     return Snapshot(taken_at=3e6, hosts=(host,), vms=guests), series, speed
 
 
+def absurd(cores):
+    """One VM that is said to use more cores than a float of 32 bits can be added to."""
+    facts = HostFacts(uuid="h", cpus=8, memory_bytes=2**40)
+    load = VmLoad(cpu_cores=cores)
+    guest = VmFacts(uuid="v0", name="n", vcpus=1, memory_bytes=2**30)
+    vm = Vm(facts=guest, host="h", state=DomainState.RUNNING, load=load)
+    empty = Series(resource="x", ids=(), values=np.zeros((0, 0), dtype=np.float32), step_seconds=300.0, end=3e6)
+    return Snapshot(taken_at=3e6, hosts=(Host(name="h", facts=facts, speed_factor=0.5),), vms=(vm,)), empty, 0.5
+
+
 @given(worlds())
+@example(absurd(2.6038879939480713e38))
+@example(absurd(3.4e38))
 @settings(max_examples=60)
 def test_always_finite_bounded_and_never_nothing_where_unknown(world):
     snapshot, series, speed = world

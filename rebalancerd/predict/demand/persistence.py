@@ -96,14 +96,16 @@ class PersistenceDemand:
         """Paths of shape (V, K·H), clipped to 0..limit, NaN rows read as 0 (the caller replaces them)."""
         paths, steps = self._settings.paths, self._steps
         load = np.nan_to_num(now.load, nan=0.0)
-        assumed = (self._assumed_profile()[None, :] * now.spread[:, None]).astype(np.float32)
+        with np.errstate(over="ignore"):  # an absurd load: clipped to the limit below
+            assumed = (self._assumed_profile()[None, :] * now.spread[:, None]).astype(np.float32)
         residual = self._residuals(series, uuids)
         if residual is None:
             out = assumed
         else:
             out = residual.reshape(len(uuids), paths * steps)
             np.copyto(out, assumed, where=~np.isfinite(out))
-        out += load[:, None]
+        with np.errstate(over="ignore"):
+            out += load[:, None]
         np.clip(out, 0.0, now.limit[:, None], out=out)
         return out
 
