@@ -295,8 +295,7 @@ class Daemon:
         return self.loop.view.snapshot if self.loop.view is not None else None
 
     def _power_defaults(self) -> PowerDefaults:
-        plan = self.loop.settings.plan
-        return PowerDefaults(idle_watts=plan.host_idle_watts, watts_per_core=plan.watts_per_core)
+        return self.loop.settings.plan.power_defaults
 
     def _no_power_off(self) -> str | None:
         """Why no host may be powered off at this instant. Raises LedgerUnavailableError."""

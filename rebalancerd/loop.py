@@ -24,7 +24,7 @@ from rebalancerd.guard.checks import DRAIN, may_plan, may_start
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.hold import advance
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
-from rebalancerd.guard.policy_windows import InForce, in_force
+from rebalancerd.guard.policy_windows import MORNING_SECONDS, InForce, in_force
 from rebalancerd.guard.returns import Returns, arrived, follow
 from rebalancerd.guard.settings import GuardSettings
 from rebalancerd.plan.decide import decide
@@ -48,7 +48,6 @@ DATA_CODES = frozenset({Code.WARMING_UP, Code.TELEMETRY_INSANE, Code.CLUSTER_PAR
 PROPOSAL_CODES = frozenset({Code.CLUSTER_MODE, Code.VM_MODE, Code.NOT_APPROVED})
 BUGS_IN_A_ROW = 3
 HOURLY = 1  # tier of the history
-MORNING_SECONDS = 3600.0  # after a window that unfolding looks ahead to
 MOST_RECORDS = 4096  # newest first; no cap per hour lets more matter, and an open breaker stops new ones
 
 

@@ -4,7 +4,7 @@ Nothing here speaks to a host: the keeper's own tick does, step by step, from wh
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -14,7 +14,7 @@ from rebalancerd.cluster.power import PowerLimits, PowerPhase, PowerRecord
 from rebalancerd.cluster.refusal import Code, Refusal, about_cluster, about_host
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.context import GuardContext
-from rebalancerd.guard.power_checks import PowerAsk, may_sleep
+from rebalancerd.guard.power_checks import PowerAsk, may_sleep, may_sleep_or_test
 from rebalancerd.plan.consolidate_reserve import without_asleep
 from rebalancerd.plan.power import US, PowerDecision, PowerInputs, after_window, decide
 from rebalancerd.ports import Clock
@@ -167,10 +167,7 @@ class PowerRound:
         could: list[tuple[str, str]] = []
         kept = list(decision.kept)
         for host, why in decision.sleep:
-            ask = self._ask(context, host)
-            refusal, test = may_sleep(ask), False
-            if refusal is not None and refusal.code is Code.POWER_UNTESTED:
-                refusal, test = may_sleep(replace(ask, test=True)), True  # its first night begins with its test
+            refusal, test = may_sleep_or_test(self._ask(context, host))
             if refusal is None and not self._folding():
                 refusal = about_host(Code.NOT_FOLDING, host, "hosts are put to sleep only on order now")
             if refusal is None and free:

@@ -17,6 +17,7 @@ from apscheduler.triggers.cron import CronTrigger
 from rebalancerd.guard.settings import PolicyWindow
 from rebalancerd.guard.windows import zone
 
+MORNING_SECONDS = 3600.0  # after a window of consolidation that its unfolding looks ahead to
 LONGEST = timedelta(days=7)
 LOOKED_BACK = tuple(timedelta(hours=h) for h in (1, 6, 25, 8 * 24, 32 * 24, 367 * 24))
 DAY_OF_WEEK = 4  # field of a cron expression

@@ -1,7 +1,7 @@
 """May this host be put to sleep now? One function per reason; each gives a refusal or None. Nothing forbids waking."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rebalancerd.cluster.policy import HostMode, Mode
 from rebalancerd.cluster.power import PowerLimits, PowerPhase, PowerRecord
@@ -164,3 +164,11 @@ CHECKS: tuple[Callable[[PowerAsk], Refusal | None], ...] = (
 def may_sleep(ask: PowerAsk) -> Refusal | None:
     """The first refusal, None where nothing forbids it but demand (which planning holds against it)."""
     return next((refusal for check in CHECKS if (refusal := check(ask)) is not None), None)
+
+
+def may_sleep_or_test(ask: PowerAsk) -> tuple[Refusal | None, bool]:
+    """As ``may_sleep``, and whether it is for a wake test: a host's first night begins with that."""
+    refusal = may_sleep(ask)
+    if refusal is not None and refusal.code is Code.POWER_UNTESTED:
+        return may_sleep(replace(ask, test=True)), True
+    return refusal, False

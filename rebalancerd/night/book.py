@@ -19,7 +19,6 @@ from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.night import Night, NightsTotal
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerPhase, PowerRecord
-from rebalancerd.cluster.power_curve import PowerDefaults
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.policy_windows import InForce, describe
@@ -63,7 +62,8 @@ class NightBook:
         standby: Callable[[], bool] = lambda: False,
         cycle_seconds: float = 60.0,
     ) -> None:
-        """``records``: every host's power; ``moves``: migrations since an instant, newest first; ``standby``: whether another controller keeps the book now.
+        """``records``: every host's power; ``moves``: migrations since an instant, newest first; ``standby``: whether
+        another controller keeps the book now.
 
         ``cycle_seconds``: time between two cycles; where several of them are missing, what passed is missed.
         """
@@ -127,10 +127,11 @@ class NightBook:
             night = _ends(night, holds, now)
             so_far = self._to(night, view, records)
             cool = so_far.caused_seconds <= night.caused_seconds or now >= night.ends_at + HOT_SECONDS
-            waits = now < night.ends_at + HOME_SECONDS and bool(self.homes(view.snapshot))
-            unfolded = cool and not waits and _unfolded(record, records)
             late = now >= night.ends_at + LATEST_SECONDS
-            over = now >= night.ends_at and (folding or late or unfolded)
+            # the ledger is asked who is still to go home only once nothing else keeps the night open
+            over = now >= night.ends_at and (
+                folding or late or (cool and _unfolded(record, records) and not self._waits(night, view))
+            )
             if over and now - night.noted_at > self._most_seconds:
                 end = max(night.noted_at, night.ends_at)  # it ended while nobody looked
                 missed = night.missed_seconds + end - night.noted_at
@@ -143,6 +144,9 @@ class NightBook:
             night = replace(opened(name, view.snapshot, ends), mode=record.mode.value)
             log.info("night_began", window=name, ends_at=ends, vms=len(night.evening.vms))
             self._write(night, over=False)
+
+    def _waits(self, night: Night, view: LoopView) -> bool:
+        return view.snapshot.taken_at < night.ends_at + HOME_SECONDS and bool(self.homes(view.snapshot))
 
     def _load(self) -> None:
         if not self._loaded:
@@ -158,19 +162,16 @@ class NightBook:
             replace(night, mode=mode.value),
             snapshot,
             asleep=frozenset(r.host for r in records if r.phase is PowerPhase.ASLEEP),
-            power=self._power(),
+            power=plan.power_defaults,
             cpu_headroom=plan.cpu_headroom,
             most_seconds=self._most_seconds,
             trusted=view.scenarios is not None,
         )
 
-    def _power(self) -> PowerDefaults:
-        plan = self._plan()
-        return PowerDefaults(idle_watts=plan.host_idle_watts, watts_per_core=plan.watts_per_core)
-
     def _write(self, night: Night, *, over: bool) -> None:
         self.told = replace(self.told, now=night)  # so that nothing is lost where the ledger is away for a while
-        night = moved(night, *self._ledger.moves_between(night.began_at, night.noted_at), self._power())
+        done = self._ledger.moves_between(night.began_at, night.noted_at)
+        night = moved(night, *done, self._plan().power_defaults)
         if over:
             night = closed(night, night.noted_at)
         night = replace(night, id=self._ledger.record_night(night))

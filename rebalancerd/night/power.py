@@ -8,7 +8,7 @@ from rebalancerd.cluster.power import PowerPhase, PowerRecord
 from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.guard.context import GuardContext
-from rebalancerd.guard.power_checks import PowerAsk, may_sleep
+from rebalancerd.guard.power_checks import PowerAsk, may_sleep_or_test
 from rebalancerd.night.plan import PlannedSleep, PlannedWake
 from rebalancerd.night.terms import NightTerms
 from rebalancerd.plan.power import US, PowerInputs, after_window, decide
@@ -74,9 +74,7 @@ class PowerRehearsal:
             ask = PowerAsk(
                 host=host, ctx=context, records=self.records, controlled=self._controlled, limits=self._limits
             )
-            refusal, test = may_sleep(ask), False
-            if refusal is not None and refusal.code is Code.POWER_UNTESTED:
-                refusal, test = may_sleep(replace(ask, test=True)), True
+            refusal, test = may_sleep_or_test(ask)
             if refusal is None:
                 self._sleep(host, context.now, why, test=test)
             else:

@@ -17,13 +17,13 @@ from rebalancerd.cluster.night import Night
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerRecord
-from rebalancerd.cluster.power_curve import PowerDefaults
 from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_host
 from rebalancerd.cluster.scenarios import Hotspot, Scenarios
 from rebalancerd.cluster.snapshot import InFlight, Snapshot
 from rebalancerd.guard.checks import may_start
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.memory import GuardMemory, recall
+from rebalancerd.guard.policy_windows import MORNING_SECONDS
 from rebalancerd.night.plan import NightPlan, PlannedMove
 from rebalancerd.night.power import PowerRehearsal
 from rebalancerd.night.stage import NightStage
@@ -35,7 +35,6 @@ from rebalancerd.predict.hotspot import hotspots
 from rebalancerd.record.night_account import closed, moved, noted, opened
 
 COARSE_SHARE = 1 / 120  # of the night: longest step while nothing is under way
-MORNING_SECONDS = 3600.0  # after the window that unfolding looks ahead to
 NEAR_SECONDS = 3600.0  # folding asks who is hot within that
 FRESH_SECONDS = 3600.0  # what forbids moves now still does so long
 HELD_LONG_ENOUGH = 1_000_000
@@ -73,7 +72,7 @@ class _Rehearsal:
 
     def run(self) -> NightPlan:
         terms, settings = self.terms, self.inputs.settings
-        watts = PowerDefaults(idle_watts=settings.host_idle_watts, watts_per_core=settings.watts_per_core)
+        watts = settings.power_defaults
         night = replace(opened(terms.window, self._snapshot(), terms.ends_at), mode=terms.mode)
         coarse = min((terms.ends_at - terms.begins_at) * COARSE_SHARE, terms.limits.margin_seconds)
         last = terms.ends_at + MORNING_SECONDS

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from rebalancerd.cluster.power_curve import PowerDefaults
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings:
@@ -69,3 +71,8 @@ class PlanSettings:
     power_cycle_seconds: float = 600.0
     link_share_max: float = 1.0
     failure_domain_link_bytes_per_second: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def power_defaults(self) -> PowerDefaults:
+        """What a host draws of which nobody said."""
+        return PowerDefaults(idle_watts=self.host_idle_watts, watts_per_core=self.watts_per_core)

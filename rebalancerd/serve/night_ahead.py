@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from rebalancerd.night.rehearsal import MORNING_SECONDS
+from rebalancerd.guard.policy_windows import MORNING_SECONDS
 from rebalancerd.night.terms import TERMS, UNFOLD_SECONDS, NightTerms, given_night, next_night
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.record import snapshotfile
