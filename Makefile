@@ -68,8 +68,8 @@ $(BIN)/.complete: requirements.lock pyproject.toml | packages $(UV)
 demo: setup lab-packages ## bring up three real hosts, make one hot, watch it being relieved (DEMO_MINUTES, default 4)
 	@$(AS_ROOT) $(BIN)/rebalancerd demo
 
-# tests that start nothing outside their own process run two at a time; those with real daemons, databases and hosts alone
-ALONE := tests/e2e tests/postgres tests/crash tests/security tests/lab
+# two at a time; those on real hosts alone
+ALONE := tests/lab
 TEST := $(BIN)/python -m pytest -p no:cacheprovider
 # theirs is many small ledgers, written through: in memory where that is large enough
 IN_MEMORY := $(shell [ "$$(df --output=avail /dev/shm 2>/dev/null | tail -1)" -ge 2000000 ] 2>/dev/null && [ -w /dev/shm ] && echo TMPDIR=/dev/shm)
