@@ -305,7 +305,8 @@ def _of_migrations(facts: Facts) -> list[Check]:
             found.append(_check(HealthCode.UNOBSERVED_MIGRATION, "warn", message, hint, record.id))
     for record in facts.recent:
         if record.state in CRITICAL_STATES:
-            what = f"{record.vm_name} ({record.vm_uuid}) after {record.source}→{record.destination}: {record.state}"
+            how = f"after {record.source}→{record.destination}: {record.state}" if record.ours else record.reason
+            what = f"{record.vm_name} ({record.vm_uuid}) {how}"
             hint = _by_hand(facts, record) + "; rebalancerd does not touch the VM"
             found.append(_check(HealthCode.VM_IN_DANGER, "err", what, hint, record.id))
         elif record.state is MigrationState.DEGRADED and _still_paused(facts, record):
