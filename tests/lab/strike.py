@@ -34,7 +34,7 @@ breaker_failures = 100
 """
 ACT = """
 settle = "10 s"
-lost_source = "60 s"
+lost_source = "30 s"
 abort_patience = "20 s"
 deadline_floor = "10 min"
 """
