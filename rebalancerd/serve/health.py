@@ -342,7 +342,10 @@ def _by_hand(facts: Facts, record: MigrationRecord) -> str:
         else f"<URI of {record.destination} as {record.source} sees it>"
     )
     flags = "--live --p2p --postcopy --postcopy-resume"
-    return f"once the link is back, on {record.source}: `virsh migrate {flags} {record.vm_uuid} {uri}`"
+    if record.persistent:  # what the resuming call does not ask for is not done at its end
+        flags = f"{flags} --persistent --undefinesource"
+    way = f" {host.migration_uri}" if host is not None and host.migration_uri else ""
+    return f"once the link is back, on {record.source}: `virsh migrate {flags} {record.vm_uuid} {uri}{way}`"
 
 
 def _crashed(record: MigrationRecord) -> bool:
