@@ -1,8 +1,11 @@
 """Destinations that lack something, rights and ways that are missing, rules that leave no room, and post-copy."""
 
+import shlex
 import subprocess
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,13 @@ import pytest
 
 from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.lab import Lab, LabHost
-from tests.lab.after import assert_whole, until
+from tests.lab.after import assert_whole, known_to, until
 from tests.lab.daemon_on_lab import DaemonOnLab
 from tests.lab.strike import ACT, GUARD, STEADY, Strike, Struck
 
 pytestmark = pytest.mark.lab_full
+LIBVIRT_PORT = "16509"
+FAILED_SECONDS = 15.0  # longer than what is indefinite has to hold (`strike.ACT`)
 
 
 def variant(strike: Strike, name: str, change: str) -> str:
@@ -102,16 +107,73 @@ def postcopy(strike: Strike) -> Struck:
     return struck
 
 
-def test_fault_06_libvirt_killed_in_postcopy(strike: Strike) -> None:
-    """It ends unattended; it is waited for, and judged by where it runs."""
+def test_fault_05_way_of_the_copy_cut_in_postcopy(strike: Strike) -> None:
+    """It is told as broken and left as it is; a person who types what the alert prints brings it to its end."""
     struck = postcopy(strike)
-    strike.restart_libvirtd(struck.destination)
+    with copy_cut(strike, struck):
+        record = strike.verdict(struck)
+        assert record.state is MigrationState.POSTCOPY_BROKEN, record
+        strike.told("VM_IN_DANGER")
+        strike.told("BREAKER_OPEN")
+        states = {k.host: k.paused for host in strike.lab.hosts for k in known_to(host) if k.active}
+        assert states == {struck.source: True, struck.destination: False}
+    (told,) = (c for c in strike.daemon.get("status")["checks"] if c["subject"] == record.id)
+    command = shlex.split(told["hint"].split("`")[1])
+    assert command[:2] == ["virsh", "migrate"]
     strike.lab.shape(struck.source)
 
-    record = strike.verdict(struck)
+    resumed = strike.virsh(struck.source, *command[1:])
+
+    assert resumed.returncode == 0, (command, resumed.stderr)
+    alerts = ["VM_IN_DANGER", "BREAKER_OPEN"]
+    assert strike.whole(struck, by_hand=["traveller"], autostart=[], alerts=alerts)["traveller"] == struck.destination
+    assert strike.virsh(struck.destination, "autostart", "traveller").returncode == 0  # which their command lost
+
+
+def copy_cut(strike: Strike, struck: Struck) -> AbstractContextManager[None]:
+    """The two QEMU lose each other; libvirt does not."""
+    return refusing(strike, struck, "49152:49215")
+
+
+@contextmanager
+def refusing(strike: Strike, struck: Struck, ports: str) -> Iterator[None]:
+    """Between the two hosts every connection to or from these ports is reset."""
+    one, two = strike.lab.host(struck.source), strike.lab.host(struck.destination)
+    for host, peer in ((one, two), (two, one)):
+        what = ("-p", "tcp", "-d", peer.address, "-m", "multiport", "--ports", ports)
+        rule = ("iptables", "-A", "OUTPUT", *what, "-j", "REJECT", "--reject-with", "tcp-reset")
+        subprocess.run(host.link.in_host(*rule), check=True)
+    try:
+        yield
+    finally:
+        for host in (one, two):
+            subprocess.run(host.link.in_host("iptables", "-F"), check=True)
+
+
+def test_fault_06_way_of_libvirt_cut_in_postcopy(strike: Strike) -> None:
+    """libvirt calls it failed, and QEMU goes on unattended: it is waited for, and judged by where it runs."""
+    struck = postcopy(strike)
+    with refusing(strike, struck, LIBVIRT_PORT):
+        until(
+            "libvirt calls it failed",
+            lambda: None if "failed" in reason(strike, struck) else reason(strike, struck),
+            60,
+        )
+        time.sleep(FAILED_SECONDS)
+        assert strike.record(struck).state is MigrationState.RUNNING, strike.record(struck)
+        strike.lab.shape(struck.source)
+        record = strike.verdict(struck)
 
     assert record.state is MigrationState.SUCCEEDED, record
+    assert "VM_IN_DANGER" not in strike.codes()
+    # libvirt ends what nobody attends without removing the definition that was left
+    assert strike.virsh(struck.source, "undefine", "traveller").returncode == 0
     assert strike.whole(struck, by_hand=["traveller"])["traveller"] == record.destination
+
+
+def reason(strike: Strike, struck: Struck) -> str:
+    """State of the guest on its source, with libvirt's reason."""
+    return strike.virsh(struck.source, "domstate", "--reason", "traveller").stdout.strip()
 
 
 class OnSockets(DaemonOnLab):
