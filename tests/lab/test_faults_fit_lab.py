@@ -1,11 +1,10 @@
 """Destinations that lack something, rights and ways that are missing, rules that leave no room, and post-copy."""
 
-import shlex
 import subprocess
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.lab import Lab, LabHost
-from tests.lab.after import assert_whole, known_to, until
+from tests.lab.after import assert_whole, until
 from tests.lab.daemon_on_lab import DaemonOnLab
 from tests.lab.strike import ACT, GUARD, STEADY, Strike, Struck
 
@@ -105,34 +104,6 @@ def postcopy(strike: Strike) -> Struck:
     assert switched.returncode == 0, switched.stderr
     until("it is in post-copy", lambda: None if strike.record(struck).postcopy else str(strike.record(struck)), 60)
     return struck
-
-
-def test_fault_05_way_of_the_copy_cut_in_postcopy(strike: Strike) -> None:
-    """It is told as broken and left as it is; a person who types what the alert prints brings it to its end."""
-    struck = postcopy(strike)
-    with copy_cut(strike, struck):
-        record = strike.verdict(struck)
-        assert record.state is MigrationState.POSTCOPY_BROKEN, record
-        strike.told("VM_IN_DANGER")
-        strike.told("BREAKER_OPEN")
-        states = {k.host: k.paused for host in strike.lab.hosts for k in known_to(host) if k.active}
-        assert states == {struck.source: True, struck.destination: False}
-    (told,) = (c for c in strike.daemon.get("status")["checks"] if c["subject"] == record.id)
-    command = shlex.split(told["hint"].split("`")[1])
-    assert command[:2] == ["virsh", "migrate"]
-    strike.lab.shape(struck.source)
-
-    resumed = strike.virsh(struck.source, *command[1:])
-
-    assert resumed.returncode == 0, (command, resumed.stderr)
-    alerts = ["VM_IN_DANGER", "BREAKER_OPEN"]
-    assert strike.whole(struck, by_hand=["traveller"], autostart=[], alerts=alerts)["traveller"] == struck.destination
-    assert strike.virsh(struck.destination, "autostart", "traveller").returncode == 0  # which their command lost
-
-
-def copy_cut(strike: Strike, struck: Struck) -> AbstractContextManager[None]:
-    """The two QEMU lose each other; libvirt does not."""
-    return refusing(strike, struck, "49152:49215")
 
 
 @contextmanager
