@@ -123,7 +123,14 @@ def test_fault_22_abort_races_completion(
     """Whatever the call returned with: where it runs decides."""
     error = None if returned is None else HostRefusedError("a", "what libvirt says", returned)
     look = Look(
-        state=S.ABORTING, source=source, destination=destination, held_seconds=0.0, ordered_abort=True, error=error
+        state=S.ABORTING,
+        source=source,
+        destination=destination,
+        held_seconds=ActSettings().settle_seconds
+        if source is DomainState.SHUTOFF
+        else 0.0,  # libvirt may yet undefine it
+        ordered_abort=True,
+        error=error,
     )
 
     assert settle(look, ActSettings()).state is verdict
