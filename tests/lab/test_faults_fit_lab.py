@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rebalancerd.cli.exits import CliError
 from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.lab import Lab, LabHost
 from tests.lab.after import assert_whole, until
@@ -49,11 +50,16 @@ def refused(strike: Strike, name: str, words: str) -> None:
     """The drain of its host names this reason for it, and it is not moved, while the traveller is."""
     strike.ready()
     known = {r.id for r in strike.daemon.migrations()}
-    strike.order()
 
     def told() -> object:
-        text = str(strike.daemon.get("explain/vm", subject=name))
+        try:
+            text = str(strike.daemon.get("explain/vm", subject=name))
+        except CliError as error:  # it was not seen yet
+            return str(error)
         return None if words in text else text
+
+    until(f"{name} is seen", lambda: "is known" in str(told()))
+    strike.order()
 
     until(f"{words} is told", told)
     until("the other guest goes", lambda: None if arrived(strike, known) else "not yet")
