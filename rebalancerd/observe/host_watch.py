@@ -46,10 +46,10 @@ class HostWatch:
         self.error = error
         self.failures += 1
 
-    def lost(self, vms: frozenset[str], listed: AbstractSet[str], elsewhere: AbstractSet[str], now: float) -> None:
-        """Doubt it for up to an hour, for it lost ``vms``; no longer, once what it lost is listed by it again or by others."""
+    def lost(self, vms: frozenset[str], listed: AbstractSet[str], elsewhere: AbstractSet[str], until: float) -> None:
+        """Doubt it ``until`` then, for it lost ``vms``; no longer, once what it lost is listed by it again or by others."""
         if vms:
-            self.lost_vms, self.doubted_until = self.lost_vms | vms, now + LONGEST_HOLD_SECONDS
+            self.lost_vms, self.doubted_until = self.lost_vms | vms, until
             return
         self.lost_vms -= elsewhere
         if not self.lost_vms or self.lost_vms & listed:

@@ -189,7 +189,8 @@ class Observer:
             if not before and not watch.lost_vms:
                 continue
             elsewhere = set().union(*(uuids for host, uuids in listed.items() if host != name))
-            watch.lost(vanished(before, listed[name], elsewhere), listed[name], elsewhere, now)
+            until = now + self.settings.flap_stable_seconds
+            watch.lost(vanished(before, listed[name], elsewhere), listed[name], elsewhere, until)
 
     def _place(self) -> None:
         sightings = [

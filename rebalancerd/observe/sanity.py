@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from rebalancerd.cluster.sample import HostSample
 
 BUSY_CORES, IDLE_CORES = 0.05, 0.001
+FEWEST_VANISHED = 3  # one or two that end and were not defined leave a host as empty
 FEWEST_JUMPS = 4  # two VMs that end their work together prove nothing
 MOST_CPUS = 65536
 LEAST_MEMORY_BYTES, MOST_MEMORY_BYTES = 64 * 1024**2, 2**50
@@ -57,9 +58,10 @@ def jumped(
 
 
 def vanished(before: Iterable[str], now: Iterable[str], elsewhere: Iterable[str]) -> frozenset[str]:
-    """VMs that a host lost without a trace, on no other host and not even shut off; none unless it lost every one it had.
+    """VMs that a host lost without a trace, on no other host and not even shut off; none unless it lost every one of several.
 
     A libvirtd that has just restarted answers with an empty list while it finds its guests again.
     """
     earlier = frozenset(before)
-    return frozenset() if earlier & frozenset(now) else earlier - frozenset(elsewhere)
+    lost = frozenset() if earlier & frozenset(now) else earlier - frozenset(elsewhere)
+    return lost if len(lost) >= FEWEST_VANISHED else frozenset()

@@ -20,6 +20,7 @@ from rebalancerd.cluster.cost import Candidate
 from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.observe.sanity import FEWEST_VANISHED
 from rebalancerd.predict.cost import PhysicsCost
 from rebalancerd.predict.cost_columns import Column, CostColumns
 from rebalancerd.sim.faults import perform
@@ -82,6 +83,11 @@ class Walk(RuleBasedStateMachine):
     def vm_of(self, number: int) -> str:
         return self.vms[number % len(self.vms)]
 
+    def seen_on(self, host: str) -> list[str]:
+        """VMs that the daemon knows there."""
+        view = self.world.loop.view if self.world.loop is not None else None
+        return [] if view is None else [vm.uuid for vm in view.snapshot.vms if vm.host == host]
+
     def happens(self, *words: str) -> None:
         """One line of a script; what the cluster cannot do now does not happen."""
         line = ScriptLine(at=0.0, verb=words[0], arguments=tuple(words[1:]))
@@ -142,9 +148,13 @@ class Walk(RuleBasedStateMachine):
 
     @rule(host=hosts, kind=distortions)
     def telemetry(self, host: int, kind: str) -> None:
-        """No host hides its VMs from a daemon that never saw them: such a one cannot know better (`restart`)."""
-        if kind != "empty" or (self.world.loop is not None and self.world.loop.view is not None):
-            self.happens("telemetry", self.host_of(host), kind)
+        """A host that hides its VMs for longer than it is doubted, or but one or two, cannot be seen through: README, limits."""
+        name = self.host_of(host)
+        if kind != "empty":
+            self.happens("telemetry", name, kind)
+        elif len(self.seen_on(name)) >= FEWEST_VANISHED and self.pace < self.world.spec.observe.flap_stable_seconds:
+            self.happens("telemetry", name, kind)
+            self.happens("telemetry", name, "true")
 
     @rule(one=hosts, two=hosts, what=st.sampled_from(("link-cut", "link-mended")))
     def link(self, one: int, two: int, what: str) -> None:
@@ -236,9 +246,6 @@ class Walk(RuleBasedStateMachine):
         if self.world.loop is not None:
             self.happens("daemon-kill")
             self.checked_run(seconds)
-        for host, distortion in list(self.world.wires.distorted.items()):
-            if distortion.kind == "empty":
-                self.happens("telemetry", host, "true")
         self.happens("daemon-start")
 
     def teardown(self) -> None:
