@@ -48,6 +48,7 @@ DATA_CODES = frozenset({Code.WARMING_UP, Code.TELEMETRY_INSANE, Code.CLUSTER_PAR
 PROPOSAL_CODES = frozenset({Code.CLUSTER_MODE, Code.VM_MODE, Code.NOT_APPROVED})
 BUGS_IN_A_ROW = 3
 HOURLY = 1  # tier of the history
+DAY_SECONDS = 86_400.0  # that is planned for where a host of the evening does not come back
 MOST_RECORDS = 4096  # newest first; no cap per hour lets more matter, and an open breaker stops new ones
 
 
@@ -133,6 +134,7 @@ class Loop:
         host_chance: Callable[[], HostChance | None] = lambda: None,
         power: PowerView | None = None,
         homes: Callable[[Snapshot], Mapping[str, str]] = lambda _snapshot: {},
+        morning: Callable[[float], float | None] = lambda _now: None,
     ) -> None:
         if executor is None and settings.mode.may_act:
             raise ValueError(f"mode {settings.mode} needs an executor")
@@ -141,6 +143,7 @@ class Loop:
         self._observer, self._demand, self._costs = observer, demand, costs
         self._ledger, self._clock, self._executor, self._lease = ledger, clock, executor, lease
         self._pause_file, self._host_chance, self._power, self._homes = pause_file, host_chance, power, homes
+        self._morning = morning
         self._holds: dict[str, int] = {}
         self._returns: Returns | None = None
         self._open_plan: Plan | None = None
@@ -274,6 +277,8 @@ class Loop:
             probability=plan.hot_probability,
             cpu_chances=None if model is None else partial(cpu_chances, model, snapshot, cpu),
         )
+        homes = {} if folding else self._homes(snapshot)
+        morning = self._morning(snapshot.taken_at) if homes else None
         return PlanInputs(
             snapshot=snapshot,
             scenarios=scenarios,
@@ -293,7 +298,9 @@ class Loop:
             underway=self._underway(seen),
             no_sleep={} if self._power is None else self._power.no_sleep(h.name for h in snapshot.hosts),
             power=self.settings.power,
-            homes={} if folding else self._homes(snapshot),
+            homes=homes,
+            homes_may_return=morning is not None and morning < 0,
+            day=self._day(near, snapshot, homes) if morning is not None and morning < MORNING_SECONDS else None,
         )
 
     def policy_at(self, instant: float) -> InForce:
@@ -311,6 +318,13 @@ class Loop:
             return None
         after = 0.0 if holds.policy == CONSOLIDATE else MORNING_SECONDS
         return max(0.0, holds.ends_at - now) + after
+
+    def _day(self, near: Scenarios, snapshot: Snapshot, homes: Mapping[str, str]) -> Scenarios | None:
+        """Demand over the day ahead. What past days recorded was at home, so it is read in cores of the hosts of the evening."""
+        known = snapshot.host_by_name.keys()
+        vms = (replace(vm, host=homes[vm.uuid]) if homes.get(vm.uuid) in known else vm for vm in snapshot.vms)
+        day = self._over(near, replace(snapshot, vms=tuple(vms)), DAY_SECONDS)
+        return None if day is near else day
 
     def _over(self, near: Scenarios, snapshot: Snapshot, seconds: float) -> Scenarios:
         """Demand over the rest of the window; the near forecast stays where that fails."""

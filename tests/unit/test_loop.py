@@ -633,6 +633,41 @@ def test_the_window_says_by_which_policy_and_how_far_ahead_is_planned(hour, poli
     assert inputs.window_seconds == (pytest.approx(horizon * 3600, abs=60) if policy == "consolidate" else None)
 
 
+@pytest.mark.parametrize(
+    ("morning", "open_", "looks"), [(-60.0, True, True), (60.0, False, True), (3600.0, False, False)]
+)
+def test_in_the_morning_after_a_night_the_day_is_looked_at(make_bench, morning, open_, looks):
+    bench = make_bench(mode=Mode.RECOMMEND)
+    bench.wait(READY_SECONDS)
+    snapshot = bench.loop.look().snapshot
+    homes = {snapshot.vms[0].uuid: snapshot.vms[-1].host}
+    inputs = bench.make_loop(homes=lambda _: homes, morning=lambda _: morning).look()
+    assert inputs.homes == homes
+    assert inputs.homes_may_return is open_
+    assert (inputs.day is not None) is looks
+    if inputs.day is not None:
+        assert inputs.day.horizon_seconds == pytest.approx(86_400.0)
+    assert bench.make_loop(morning=lambda _: morning).look().day is None, "nobody is away"
+
+
+def test_the_day_is_read_in_cores_of_the_hosts_of_the_evening(make_bench, monkeypatch):
+    bench = make_bench(mode=Mode.RECOMMEND)
+    bench.wait(READY_SECONDS)
+    snapshot = bench.loop.look().snapshot
+    vm, elsewhere = snapshot.vms[0], next(h.name for h in snapshot.hosts if h.name != snapshot.vms[0].host)
+    seen = {}
+
+    def over(near, at, cpu, memory, seconds):
+        seen[seconds] = at.vm_by_uuid[vm.uuid].host
+        return replace(near, basis="longer")
+
+    monkeypatch.setattr("rebalancerd.loop.over_window", over)
+    homes = {vm.uuid: elsewhere, snapshot.vms[1].uuid: "removed"}
+    inputs = bench.make_loop(homes=lambda _: homes, morning=lambda _: 0.0).look()
+    assert seen[86_400.0] == elsewhere
+    assert inputs.snapshot.vm_by_uuid[vm.uuid].host == vm.host
+
+
 class Turns:
     """A lease that several controllers take in turn."""
 

@@ -20,9 +20,11 @@ from rebalancerd.cycle import LoopView
 from rebalancerd.guard.policy_windows import InForce
 from rebalancerd.guard.settings import PolicyWindow
 from rebalancerd.night.book import ENDLESS, ENDLESS_SECONDS, HOME_SECONDS, LATEST_SECONDS, NightBook
+from rebalancerd.plan.decide import decide
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.record.sql_ledger import SqlLedger
+from tests.unit.plan.plan_cluster import host, inputs_of, vm
 from tests.unit.record.record_values import FixedClock
 
 BEGIN = 1_000_000.0
@@ -323,6 +325,36 @@ def test_whoever_the_night_moved_has_a_home_and_nobody_else(stage: Stage) -> Non
     assert stage.book.homes(snapshot) == {}, "it was back, and had to go again"
     stage.moves = (moved("v", "c"),)
     assert stage.book.homes(snapshot) == {}, "it is not where it was moved to: somebody else moved it since"
+
+
+def test_who_unfolding_sent_elsewhere_has_a_new_home(stage: Stage) -> None:
+    hosts = [host(name, 8.0) for name in "abc"]
+    stage.in_window()
+    stage.cycle(BEGIN)
+    stage.where = "a"
+    stage.cycle(BEGIN + CYCLE)
+    assert stage.view is not None
+    plan = decide(inputs_of(hosts, [vm("v", "a", 0.5)], homes={"u-v": "b"}, plan_id="p-morning"))
+    assert plan.policy == "unfold"
+    stage.ledger.record_plan(plan)
+    stage.ledger.record_plan(replace(plan, id="p-relief", policy="balance"))
+
+    for plan_id, homes in (("p-morning", {}), ("p-relief", {"v": "b"}), ("p-lost", {"v": "b"}), (None, {"v": "b"})):
+        stage.moves = (moved("v", "a", plan_id=plan_id),)
+        for _ in range(2):
+            assert stage.book.homes(stage.view.snapshot) == homes, plan_id
+        stage.restart()
+        stage.cycle(BEGIN + 2 * CYCLE)
+
+
+def test_the_morning_is_counted_from_the_end_of_the_window(stage: Stage) -> None:
+    assert stage.book.morning_seconds(BEGIN) is None
+    stage.in_window()
+    stage.cycle(BEGIN)
+    assert stage.book.morning_seconds(END - 60.0) == -60.0
+    assert stage.book.morning_seconds(END + 60.0) == 60.0
+    stage.standby = True
+    assert stage.book.morning_seconds(END) is None
 
 
 def test_a_night_is_not_over_while_vms_are_to_go_home(stage: Stage) -> None:

@@ -1,0 +1,127 @@
+"""VMs whose host of the evening does not come back: what would get hot in the day is relieved at dawn, and only that."""
+
+from dataclasses import replace
+
+import pytest
+
+from rebalancerd.cluster.host import Host
+from rebalancerd.cluster.plan import Plan
+from rebalancerd.cluster.policy import HostMode
+from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
+from rebalancerd.cluster.vm import Vm
+from rebalancerd.plan.decide import decide
+from rebalancerd.plan.inputs import PlanInputs
+from tests.bench.planner_checker_plan import violations
+from tests.unit.plan.plan_cluster import carried_out, flat, host, inputs_of, vm
+
+DAWN = 0.3
+NOON = {"u-v11": 4.0, "u-v21": 3.0, "u-v31": 2.0}
+FAILED = about_host(Code.HOST_NOT_BACK, "h2", "h2 is failed: it did not come back within 900 s")
+WAKING = about_host(Code.HOST_ASLEEP, "h2", "h2 is waking: the window is over")
+
+
+def morning(
+    *changed: Host,
+    noon: dict[str, float] = NOON,
+    gone: bool = False,
+    homes: dict[str, str] | None = None,
+    with_day: bool = True,
+    **changes: object,
+) -> PlanInputs:
+    """v21 was on h2 in the evening and stands beside v11 on h1 now, which is too much at noon; h3 and h4 have room."""
+    hosts = {h.name: h for h in (*(host(f"h{n}", 8.0) for n in (1, 2, 3, 4)), *changed)}
+    if gone:
+        del hosts["h2"]
+    vms: list[Vm] = [vm("v11", "h1", DAWN), vm("v21", "h1", DAWN), vm("v31", "h3", DAWN)]
+    made = inputs_of(list(hosts.values()), vms, homes=homes or {"u-v21": "h2"})
+    day = flat(made.snapshot, steps=4, rows={u: [DAWN, c, c, DAWN] * 4 for u, c in noon.items()}) if with_day else None
+    return replace(made, **{"blocked_hosts": {"h2": FAILED}, "day": day, **changes})  # type: ignore[arg-type]
+
+
+def moves(plan: Plan) -> dict[str, str]:
+    return {s.move.vm_uuid: s.move.destination for s in plan.steps}
+
+
+def test_a_host_that_would_get_hot_at_noon_is_relieved_at_dawn_and_then_nothing_is_left_to_do() -> None:
+    inputs = morning()
+    plan = decide(inputs)
+
+    assert plan.policy == "unfold"
+    assert len(plan.steps) == 1 and plan.steps[0].move.source == "h1"
+    assert plan.steps[0].move.destination == "h4", "where most room is"
+    assert violations(inputs, plan) == []
+    assert "v21 cannot go home" in plan.why and "day ahead" in plan.why
+    after = carried_out(inputs, plan)
+    assert decide(after).steps == ()
+
+
+def test_who_has_lost_its_home_is_told_so() -> None:
+    # v11 cannot go, so that v21 must
+    plan = decide(morning(resting_vms={"u-v11": about_vm(Code.COOLDOWN, "u-v11", "moved a minute ago")}))
+
+    assert moves(plan) == {"u-v21": "h4"}
+    assert plan.steps[0].move.why.startswith("h2, where it was in the evening, does not come back: h2 is failed")
+    assert "h1 is at" in plan.steps[0].move.why
+
+
+def test_where_the_hosts_carry_the_day_nobody_moves() -> None:
+    assert decide(morning(noon={"u-v11": 3.0, "u-v21": 3.0, "u-v31": 2.0})).steps == ()
+
+
+def test_without_a_forecast_of_the_day_nobody_moves() -> None:
+    assert decide(morning(with_day=False)).steps == ()
+
+
+@pytest.mark.parametrize(
+    ("blocked", "changed"),
+    [
+        ({"h2": about_host(Code.QUARANTINED, "h2", "three migrations to it failed")}, ()),
+        ({}, (host("h2", 8.0, unusable="stale: its figures are 400 s old"),)),
+        ({}, (host("h2", 8.0, mode=HostMode.NO_INBOUND),)),
+    ],
+)
+def test_a_home_that_takes_nothing_in_is_waited_for_until_the_window_is_over(
+    blocked: dict[str, Refusal], changed: tuple[Host, ...]
+) -> None:
+    assert decide(morning(*changed, blocked_hosts=blocked, homes_may_return=True)).steps == ()
+    assert len(decide(morning(*changed, blocked_hosts=blocked)).steps) == 1
+
+
+def test_a_home_that_wakes_is_waited_for_and_one_that_failed_or_is_gone_is_not() -> None:
+    assert decide(morning(blocked_hosts={"h2": WAKING})).steps == ()
+    assert len(decide(morning(homes_may_return=True)).steps) == 1, (
+        "it has failed: the window's end would not change that"
+    )
+    assert len(decide(morning(gone=True, blocked_hosts={})).steps) == 1
+
+
+def test_a_home_that_is_full_is_none() -> None:
+    small = host("h2", 1.0, 1.0)
+    inputs = morning(small, blocked_hosts={})
+    plan = decide(inputs)
+
+    assert plan.policy == "unfold" and len(plan.steps) == 1
+    assert "h2" not in moves(plan).values()
+    assert decide(replace(inputs, homes_may_return=True)).steps == (), "others may still leave it"
+
+
+def test_first_everybody_who_can_goes_home() -> None:
+    homes = {"u-v21": "h2", "u-v31": "h4"}
+    inputs = morning(homes=homes)
+    plan = decide(inputs)
+    assert moves(plan) == {"u-v31": "h4"}
+    assert len(decide(carried_out(inputs, plan)).steps) == 1
+
+    tired = {"u-v31": about_vm(Code.COOLDOWN, "u-v31", "moved a minute ago")}
+    assert decide(morning(homes=homes, resting_vms=tired)).steps == (), "v31 goes home when it has rested"
+
+
+def test_relief_undoes_no_earlier_move() -> None:
+    back = {(u, "h4"): about_vm(Code.REVERSE_MOVE, u, "left h4 an hour ago", "h4") for u in ("u-v11", "u-v21")}
+    plan = decide(morning(blocked_pairs=back))
+
+    assert len(plan.steps) == 1 and plan.steps[0].move.destination == "h3"
+
+
+def test_when_the_home_is_back_late_who_was_not_moved_goes_there() -> None:
+    assert moves(decide(morning(blocked_hosts={}))) == {"u-v21": "h2"}
