@@ -22,6 +22,7 @@ from rebalancerd.cluster.vm import VmFacts
 from rebalancerd.cycle import CycleNotes, LoopView
 from rebalancerd.guard.checks import DRAIN, may_plan, may_start
 from rebalancerd.guard.context import GuardContext
+from rebalancerd.guard.doubled import doubled
 from rebalancerd.guard.hold import advance
 from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.guard.policy_windows import MORNING_SECONDS, InForce, in_force
@@ -235,6 +236,8 @@ class Loop:
         if self._standby():  # so that what the leader does is not taken for somebody else's
             active = tuple(record for record in self._ledger.open_migrations() if record.ours)
         snapshot = self._observer.snapshot(operator=operator, ours=active)
+        if not self._standby():
+            recent = (*recent, *self._record_doubled(snapshot, recent, operator, now))
         memory = recall(recent, operator=operator, now=now, settings=guard)
         away: frozenset[str] = frozenset()
         if self._power is not None:
@@ -256,6 +259,16 @@ class Loop:
             away=away,
         )
         return _Seen(snapshot, operator, memory, tuple(recent), context)
+
+    def _record_doubled(
+        self, snapshot: Snapshot, recent: Sequence[MigrationRecord], operator: OperatorState, now: float
+    ) -> tuple[MigrationRecord, ...]:
+        """Put VMs that run twice without a move of ours on record, which opens the breaker."""
+        found = doubled(snapshot, recent, closed_at=operator.breaker_closed_at, now=now)
+        for record in found:
+            log.error("vm_doubled", vm=record.vm_name, uuid=record.vm_uuid, reason=record.reason)
+            self._ledger.update_migration(record)
+        return found
 
     def _predict(self, seen: _Seen) -> PlanInputs:
         plan, snapshot = self.settings.plan, seen.snapshot

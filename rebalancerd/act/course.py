@@ -51,10 +51,20 @@ class Courses:
             self.save(watch)
             return
         source_answered, progress = self._progress(watch)
-        if progress is not None:
+        if progress is not None and not self._broken(watch, progress):
             self._run(watch, progress)
         else:
             self._settle(watch, source_answered=source_answered)
+
+    def _broken(self, watch: Watch, progress: Progress) -> bool:
+        """Whether its post-copy has failed, whose job libvirt keeps so that it can be resumed.
+
+        libvirt calls it failed also where only the two libvirtds lost each other. Then QEMU goes on, and memory is copied.
+        """
+        stopped = watch.stopped_seconds(progress, self._clock.monotonic())
+        if not progress.postcopy or stopped < self._settings.settle_seconds:
+            return False
+        return self._locate(watch.record.source, watch.record.vm_uuid) is DomainState.PAUSED_POSTCOPY_FAILED
 
     def abort(self, watch: Watch, progress: Progress, reason: str, cause: AbortCause) -> None:
         """Order the abort of a job just seen in ``progress``. The order is durable first; post-copy is left alone."""

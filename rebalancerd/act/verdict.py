@@ -70,6 +70,12 @@ HAPPENED = Finding(_S.SUCCEEDED)
 CLEANUP = Finding(
     _S.SUCCEEDED, _LATER, "runs on the destination; the source still holds a paused copy, which must never be resumed"
 )
+STILL_DEFINED = Finding(
+    _S.SUCCEEDED,
+    _LATER,
+    "runs on the destination; the source still defines it, shut off: undefine it there, or that host may start it a "
+    "second time when it boots",
+)
 SOURCE_GONE = Finding(
     _S.SUCCEEDED, Patience.LOST_SOURCE_REMOVED, "runs on the destination; the source is no host of the cluster any more"
 )
@@ -105,7 +111,7 @@ _ROWS: dict[Side, tuple[Finding, ...]] = {
     Side.COPY: (CLEANUP, UNCLEAR, UNCLEAR, UNCLEAR, TORN, UNCLEAR, UNCLEAR, WAIT),
     Side.POSTCOPY: (CLEANUP, UNCLEAR, UNCLEAR, WAIT, TORN, TORN, TORN, WAIT),
     Side.BROKEN: (CLEANUP, TORN, TORN, TORN, TORN, TORN, TORN, TORN),
-    Side.OFF: (HAPPENED, ARRIVED_PAUSED, STOPPED_COPY, TORN, TORN, STOPPED, STOPPED, WAIT),
+    Side.OFF: (STILL_DEFINED, ARRIVED_PAUSED, STOPPED_COPY, TORN, TORN, STOPPED, STOPPED, WAIT),
     Side.ABSENT: (HAPPENED, ARRIVED_PAUSED, SOURCE_EMPTY, TORN, TORN, ARRIVED_STOPPED, NOWHERE, WAIT),
     Side.SILENT: (SOURCE_GONE, SOURCE_LOST, SOURCE_LOST_COPY, WAIT, TORN, SOURCE_LOST, SOURCE_LOST, WAIT),
 }

@@ -20,6 +20,7 @@ class Watch:
 
     ``begun_at``: hand-over, or adoption until its job tells its age. ``abandon_at``: from when on an intent without a
     job can no longer become one. ``pair`` and ``pair_since``: both hosts' states as last seen, and since when.
+    ``copied`` and ``copied_since``: what its job had copied and left when last seen, and since when that is the same.
     ``late``: that it has outlived its prediction, in words, once that was seen.
     ``unsaved``: the record is newer than the ledger's. ``older_completions``: figures of earlier migrations, which the hosts
     still told when this one was handed over.
@@ -43,6 +44,8 @@ class Watch:
     late: str = ""
     pair: Pair | None = None
     pair_since: float = 0.0
+    copied: tuple[int | None, int | None] | None = None
+    copied_since: float = 0.0
     silent_since: float | None = None
     silent_seconds: float = 0.0
     restoring_since: float | None = None
@@ -76,6 +79,13 @@ class Watch:
     def begun(self) -> bool:
         """Whether a job was seen, or our call has returned."""
         return self.job_seen or (self.handle is not None and self.handle.done())
+
+    def stopped_seconds(self, progress: Progress, now: float) -> float:
+        """Take a reading of its job; returns for how many seconds nothing has been copied."""
+        copied = progress.processed_bytes, progress.remaining_bytes
+        if copied != self.copied:
+            self.copied, self.copied_since = copied, now
+        return now - self.copied_since
 
     def saw_job(self, progress: Progress, now: float, settings: ActSettings) -> None:
         """Take a reading of its job; the first one of an adopted migration tells its age and its size."""

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -67,7 +68,10 @@ class Client:
     def _request(self, method: str, target: str, body: bytes | None) -> dict[str, Any]:
         connection = _UnixConnection(self.path)
         try:
-            connection.request(method, target, body, {"Content-Type": "application/json"} if body is not None else {})
+            with suppress(BrokenPipeError):  # refused before all of it was read: the answer says why
+                connection.request(
+                    method, target, body, {"Content-Type": "application/json"} if body is not None else {}
+                )
             answer = connection.getresponse()
             raw = answer.read(MAX_ANSWER_BYTES)
         except (FileNotFoundError, ConnectionRefusedError) as error:

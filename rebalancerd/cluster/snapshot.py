@@ -1,10 +1,10 @@
 """Snapshot: one immutable, digestible picture of the cluster, with what is unknown and how old each figure is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from rebalancerd.cluster.demand import cpu_demand_cores
-from rebalancerd.cluster.digest import digest, turn_recalls
+from rebalancerd.cluster.digest import ADDED_LATER, digest, turn_recalls
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.sample import CpuFit
 from rebalancerd.cluster.vm import Vm
@@ -27,6 +27,14 @@ class InFlight:
     source: str
     destination: str | None
     ours: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubled:
+    """A VM that executes on several hosts at once, and no migration of ours is under way that would explain it."""
+
+    vm_uuid: str
+    hosts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,7 @@ class Snapshot:
     cpu_fits: tuple[CpuFitRow, ...] = ()
     warming_up: bool = False
     frozen: str | None = None  # reason of a cluster-wide sanity freeze
+    doubled: tuple[Doubled, ...] = field(default=(), metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         """Check identities and put hosts and VMs in their canonical order."""

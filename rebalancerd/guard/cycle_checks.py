@@ -59,6 +59,15 @@ def breaker_closed(ctx: GuardContext) -> Refusal | None:
     return None if reason is None else about_cluster(Code.BREAKER_OPEN, reason)
 
 
+def nothing_doubled(ctx: GuardContext) -> Refusal | None:
+    """No VM runs on two hosts, whatever the breaker says."""
+    twice = ctx.snapshot.doubled
+    if not twice:
+        return None
+    named = ", ".join(f"{ctx.snapshot.vm(d.vm_uuid).name!r} on {' and '.join(d.hosts)}" for d in twice[:4])
+    return about_cluster(Code.DUPLICATE_VM, f"running on several hosts at once: {named}")
+
+
 def no_blackout(ctx: GuardContext) -> Refusal | None:
     """No blackout now. An unknown zone forbids, if there is any blackout."""
     try:
@@ -86,6 +95,7 @@ CYCLE_CHECKS: tuple[CycleCheck, ...] = (
     cluster_visible,
     lease_held,
     not_paused,
+    nothing_doubled,
     breaker_closed,
     no_blackout,
 )

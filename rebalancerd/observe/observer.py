@@ -13,7 +13,7 @@ from rebalancerd.cluster.host import Host, HostFacts
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.sample import AgentSample, HostSample
 from rebalancerd.cluster.series import Series
-from rebalancerd.cluster.snapshot import Snapshot, Unknown
+from rebalancerd.cluster.snapshot import Doubled, Snapshot, Unknown
 from rebalancerd.cluster.stays import Stays
 from rebalancerd.cluster.vm import DomainState, VmFacts
 from rebalancerd.observe.agent_curves import AgentCurves
@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 NOT_THERE = frozenset({DomainState.SHUTOFF, DomainState.ABSENT})
 CPU_QUESTIONS_PER_TICK = 16
+DOUBLED_LOOKS = 2  # in a row; in one look a migration by other hands may end between the answers of its two hosts
 MOST_THREADS = 256  # one per host, so that no host waits behind those that hang
 SLACK_SECONDS = 2.5  # beside a call's own deadline, for its agent and its way through the threads
 
@@ -88,6 +89,7 @@ class Observer:
         self._facts: dict[str, VmFacts] = {}
         self._placement = Placement({}, (), ())
         self._stood: dict[str, str] = {}
+        self._doubled: dict[str, int] = {}  # looks in a row
         self._cores: dict[str, float | None] = {}
         self._ours: tuple[MigrationRecord, ...] = ()
         self._samples = 0
@@ -109,6 +111,7 @@ class Observer:
             arrived = [name for name in names if self._take(name, answers[name], now)]
             self._doubt_vanished(arrived, now)
             self._place()
+            self._doubled = {uuid: self._doubled.get(uuid, 0) + 1 for uuid in self._placement.doubled}
             self._doubt_jumps(now)
             self._keep()
             self._samples += bool(arrived)
@@ -391,6 +394,11 @@ class Observer:
                 cpu_fits=self._cpu.rows(),
                 warming_up=self._samples < self.settings.warm_up_samples,
                 frozen=None if self._frozen is None else self._frozen[1],
+                doubled=tuple(
+                    Doubled(vm_uuid=uuid, hosts=hosts)
+                    for uuid, hosts in self._placement.doubled.items()
+                    if self._doubled.get(uuid, 0) >= DOUBLED_LOOKS
+                ),
             )
 
     def series(self, resource: str, tier: int = 0) -> Series:

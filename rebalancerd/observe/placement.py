@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rebalancerd.cluster.migration import MigrationRecord
 from rebalancerd.cluster.sample import DomainSample
@@ -32,11 +32,16 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """All VMs by UUID, migrations under way, and what is contradictory."""
+    """All VMs by UUID, migrations under way, and what is contradictory.
+
+    ``doubled``: VMs without an open migration of ours that several answering hosts have running, and those hosts. One look
+    may be wrong, for hosts answer one after the other.
+    """
 
     standings: Mapping[str, Standing]
     in_flight: tuple[InFlight, ...]
     unknowns: tuple[Unknown, ...]
+    doubled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def place(sightings: Sequence[Sighting], ours: Sequence[MigrationRecord], before: Mapping[str, str]) -> Placement:
@@ -48,6 +53,7 @@ def place(sightings: Sequence[Sighting], ours: Sequence[MigrationRecord], before
     standings: dict[str, Standing] = {}
     flights: dict[str, InFlight] = {}
     unknowns: list[Unknown] = []
+    doubled: dict[str, tuple[str, ...]] = {}
     for uuid in sorted(by_uuid):
         seen, record = by_uuid[uuid], open_records.get(uuid)
         if len(seen) == 1 and seen[0].domain.job is None and seen[0].domain.state is DomainState.RUNNING:
@@ -58,11 +64,14 @@ def place(sightings: Sequence[Sighting], ours: Sequence[MigrationRecord], before
         if flight is not None:
             flights[uuid] = flight
         unknowns += unknown
+        running = tuple(sorted(s.host for s in seen if s.fresh and s.domain.state.is_running))
+        if len(running) > 1 and record is None:
+            doubled[uuid] = running
     for uuid, record in open_records.items():
         flights[uuid] = InFlight(vm_uuid=uuid, source=record.source, destination=record.destination, ours=True)
         if uuid in standings and standings[uuid].busy is None:
             standings[uuid] = Standing(standings[uuid].sighting, f"our migration to {record.destination}")
-    return Placement(standings, tuple(flights[uuid] for uuid in sorted(flights)), tuple(unknowns))
+    return Placement(standings, tuple(flights[uuid] for uuid in sorted(flights)), tuple(unknowns), doubled)
 
 
 def _fresh_first(seen: list[Sighting]) -> list[Sighting]:

@@ -11,6 +11,7 @@ from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
 from rebalancerd.plan import soft
 from rebalancerd.plan.aggregate import grouped, tally
 from rebalancerd.plan.constraints import check_unit
+from rebalancerd.plan.costbook import Priced
 from rebalancerd.plan.deferral import awaited
 from rebalancerd.plan.options import downtime_limit, options, told
 from rebalancerd.plan.relief import unready, useless, worth_it
@@ -140,11 +141,12 @@ def why_still_hot(search: Search, host: int) -> tuple[Refusal, ...]:
 
 def unusual_options(state: PlacementState, unit: tuple[int, ...], destination: int) -> str:
     """Which VMs of a move run with other than the usual options and why, as the end of a sentence; empty if none does."""
-    return "".join(_unusual(state, v, destination) for v in unit)
+    return "".join(unusual(state, v, state.costs.priced(v, destination)) for v in unit)
 
 
-def _unusual(state: PlacementState, vm: int, destination: int) -> str:
-    priced, settings, guest = state.costs.priced(vm, destination), state.settings, state.vms[vm]
+def unusual(state: PlacementState, vm: int, priced: Priced) -> str:
+    """The same of one VM and a move of it that was priced already."""
+    settings, guest = state.settings, state.vms[vm]
     if priced.vetoed is None:
         return ""
     usual, cost = options(guest, settings), priced.vetoed

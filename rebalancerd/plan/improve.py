@@ -14,7 +14,7 @@ from functools import partial
 from rebalancerd.cluster.refusal import Code, Refusal, about_host
 from rebalancerd.plan.bundle import Bundle, parts, tried, worthwhile
 from rebalancerd.plan.exchange import Standing, ways
-from rebalancerd.plan.explain import pressure, unusual_options
+from rebalancerd.plan.explain import pressure, unusual, unusual_options
 from rebalancerd.plan.improve_part import exact_bundle
 from rebalancerd.plan.order import Placed, order
 from rebalancerd.plan.parking import parkings
@@ -244,7 +244,10 @@ def _why(search: Search, bundle: Bundle) -> str:
         f"{listed(shown(state.vms[v].name) for v in s.vms)} to {shown(state.hosts[s.host].name)}" for s in bundle.shifts
     )
     payback = "" if lead.payback_seconds is None else f", pays back after {span(lead.payback_seconds)}"
-    special = "".join(unusual_options(state, s.vms, s.host) for s in bundle.shifts if s.leg is None)
+    special = "".join(
+        unusual_options(state, s.vms, s.host) if s.leg is None else unusual(state, s.vms[0], s.leg.priced)
+        for s in bundle.shifts
+    )
     return (
         f"{trouble}; together, moving {ways} relieves {lead.relief:.0f} core-s "
         f"of {search.objective.unmet.sum():.0f} unmet, costs {lead.cost:.0f}{payback}{special}"

@@ -305,7 +305,8 @@ def _of_migrations(facts: Facts) -> list[Check]:
             found.append(_check(HealthCode.UNOBSERVED_MIGRATION, "warn", message, hint, record.id))
     for record in facts.recent:
         if record.state in CRITICAL_STATES:
-            what = f"{record.vm_name} ({record.vm_uuid}) after {record.source}→{record.destination}: {record.state}"
+            how = f"after {record.source}→{record.destination}: {record.state}" if record.ours else record.reason
+            what = f"{record.vm_name} ({record.vm_uuid}) {how}"
             hint = _by_hand(facts, record) + "; rebalancerd does not touch the VM"
             found.append(_check(HealthCode.VM_IN_DANGER, "err", what, hint, record.id))
         elif record.state is MigrationState.DEGRADED and _still_paused(facts, record):
@@ -341,7 +342,10 @@ def _by_hand(facts: Facts, record: MigrationRecord) -> str:
         else f"<URI of {record.destination} as {record.source} sees it>"
     )
     flags = "--live --p2p --postcopy --postcopy-resume"
-    return f"once the link is back, on {record.source}: `virsh migrate {flags} {record.vm_uuid} {uri}`"
+    if record.persistent:  # what the resuming call does not ask for is not done at its end
+        flags = f"{flags} --persistent --undefinesource"
+    way = f" {host.migration_uri}" if host is not None and host.migration_uri else ""
+    return f"once the link is back, on {record.source}: `virsh migrate {flags} {record.vm_uuid} {uri}{way}`"
 
 
 def _crashed(record: MigrationRecord) -> bool:

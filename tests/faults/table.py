@@ -207,7 +207,10 @@ OTHERS: dict[int, tuple[str, ...]] = {
     ),
     10: ("unit/test_daemon.py::test_sigterm_ends_the_process_although_calls_hang_for_ever",),
     22: ("unit/act/test_act_executor.py::TestTuning::test_an_abort_that_loses_the_race_is_a_success",),
-    24: ("scenarios/vm-on-both-hosts",),
+    24: (
+        "scenarios/vm-on-both-hosts",
+        "scenarios/vm-started-twice",
+    ),
     25: ("scenarios/vm-on-neither-host",),
     26: (
         "unit/plan/test_plan_counted.py::test_free_huge_pages_of_the_same_size_are_needed",

@@ -123,7 +123,14 @@ def test_fault_22_abort_races_completion(
     """Whatever the call returned with: where it runs decides."""
     error = None if returned is None else HostRefusedError("a", "what libvirt says", returned)
     look = Look(
-        state=S.ABORTING, source=source, destination=destination, held_seconds=0.0, ordered_abort=True, error=error
+        state=S.ABORTING,
+        source=source,
+        destination=destination,
+        held_seconds=ActSettings().settle_seconds
+        if source is DomainState.SHUTOFF
+        else 0.0,  # libvirt may yet undefine it
+        ordered_abort=True,
+        error=error,
     )
 
     assert settle(look, ActSettings()).state is verdict
@@ -150,6 +157,18 @@ def critical(scenario: str, verdict: MigrationState) -> None:
 
 def test_fault_24_active_on_both_hosts() -> None:
     critical("vm-on-both-hosts", S.DUPLICATED)
+
+
+def test_fault_24_a_second_copy_without_a_move_of_ours() -> None:
+    played = kept("vm-started-twice")
+    told = [r for r in played.records if r.state is S.DUPLICATED]
+
+    assert [(r.vm_name, r.source, r.destination, r.ours) for r in told] == [("cool", "b", "c", False)] * 2
+    assert [c.severity for c in (*played.told("VM_IN_DANGER"), *played.told("BREAKER_OPEN"))] == ["err"] * 3
+    assert played.refused(Code.DUPLICATE_VM), "a breaker that is closed while both run lets nothing start"
+    assert played.untouched()
+    first = played.begun()[0].at
+    assert first > 930, "nothing starts until one of them is gone and a person has closed the breaker; then it goes on"
 
 
 def test_fault_25_on_neither_host() -> None:

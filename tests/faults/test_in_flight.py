@@ -75,7 +75,8 @@ def test_fault_05_postcopy_broken() -> None:
     assert record.postcopy
     assert "abort" not in [c.kind for c in played.calls]
     (alert,) = played.told("VM_IN_DANGER")
-    assert f"virsh migrate --live --p2p --postcopy --postcopy-resume {record.vm_uuid}" in alert.hint
+    flags = "--live --p2p --postcopy --postcopy-resume --persistent --undefinesource"
+    assert f"`virsh migrate {flags} {record.vm_uuid} qemu+tcp://b/system tcp://b`" in alert.hint
     assert played.told("BREAKER_OPEN")
     assert len(played.begun()) == 1
     assert played.state_on("hot-1", "b") is DomainState.RUNNING_POSTCOPY_FAILED, "left as it was"

@@ -4,6 +4,7 @@ import sys
 import warnings
 
 import atheris
+import sqlalchemy.sql.compiler  # noqa: F401  readers import it late, and it runs code without builtins, which atheris does not bear
 
 with atheris.instrument_imports(include=["rebalancerd"]):
     from tests.fuzz.targets import TARGETS

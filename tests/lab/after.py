@@ -53,13 +53,23 @@ def known_to(host: LabHost) -> list[Known]:
                         paused=domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED,
                         persistent=bool(domain.isPersistent()),
                         autostart=bool(domain.isPersistent() and domain.autostart()),
-                        job=active and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE,
+                        job=active and has_job(domain),
                     )
                 )
             except libvirt.libvirtError as error:
                 if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                     raise
     return found
+
+
+def has_job(domain: libvirt.virDomain) -> bool:
+    """Whether a job runs on it. libvirt tells nothing of an incoming migration but that there is one."""
+    try:
+        return bool(domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+    except libvirt.libvirtError as error:
+        if "only on the source" not in str(error):
+            raise
+        return True
 
 
 def emulators(host: LabHost) -> int:

@@ -13,6 +13,7 @@ from rebalancerd.cli.exits import CliError
 from rebalancerd.cluster.cost import MigrationOptions
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.plan import Move, Plan, Score, Step
+from rebalancerd.guard.checks import DRAIN
 from rebalancerd.lab import GuestSpec, Heartbeat, Lab, LabError, Phase
 from rebalancerd.record.planfile import document
 from tests.lab.after import assert_whole, known_to, until
@@ -34,7 +35,7 @@ breaker_failures = 100
 """
 ACT = """
 settle = "10 s"
-lost_source = "60 s"
+lost_source = "30 s"
 abort_patience = "20 s"
 deadline_floor = "10 min"
 """
@@ -135,7 +136,7 @@ class Strike:
         now = time.time()
         return Plan(
             id=f"p-{int(now * 1000):x}",
-            policy="balance",
+            policy=DRAIN,  # what a person orders waits for no host to be hot
             created_at=now,
             expires_at=now + 600,
             snapshot_digest="0",

@@ -203,6 +203,7 @@ def test_a_transient_guest_stays_transient(acting: Acting, make_guest: Callable[
         assert not connection.lookupByName(guest.name).isPersistent()
 
 
+@pytest.mark.lab_full
 @pytest.mark.parametrize("settings", [replace(SETTINGS, stall_seconds=4.0)], ids=["stall-4s"])
 def test_a_transfer_that_does_not_converge_is_aborted(acting: Acting, make_guest: Callable[..., GuestSpec]) -> None:
     """By the stall test; the VM runs on its source, the destination is clean."""

@@ -100,6 +100,7 @@ def test_sigkill_in_mid_migration_is_adopted(
     assert daemon.stop() == 0
 
 
+@pytest.mark.lab_full
 def test_recommend_mode_proposes_and_moves_nothing(
     lab: Lab, make_guest: Callable[..., GuestSpec], make_daemon: Callable[..., DaemonOnLab]
 ) -> None:

@@ -50,7 +50,7 @@ def test_fault_35_the_controller_is_suspended(strike: Strike) -> None:
     """Frozen for longer than its samples are good for: awake again it judges what went on without it."""
     struck = strike.under_way()
     strike.freeze_daemon()
-    time.sleep(25)
+    time.sleep(18)
     strike.wake_daemon()
 
     record = strike.verdict(struck)

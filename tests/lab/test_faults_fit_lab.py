@@ -3,6 +3,8 @@
 import subprocess
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from tests.lab.daemon_on_lab import DaemonOnLab
 from tests.lab.strike import ACT, GUARD, STEADY, Strike, Struck
 
 pytestmark = pytest.mark.lab_full
+LIBVIRT_PORT = "16509"
+FAILED_SECONDS = 15.0  # longer than what is indefinite has to hold (`strike.ACT`)
 
 
 def variant(strike: Strike, name: str, change: str) -> str:
@@ -102,16 +106,45 @@ def postcopy(strike: Strike) -> Struck:
     return struck
 
 
-def test_fault_06_libvirt_killed_in_postcopy(strike: Strike) -> None:
-    """It ends unattended; it is waited for, and judged by where it runs."""
-    struck = postcopy(strike)
-    strike.restart_libvirtd(struck.destination)
-    strike.lab.shape(struck.source)
+@contextmanager
+def refusing(strike: Strike, struck: Struck, ports: str) -> Iterator[None]:
+    """Between the two hosts every connection to or from these ports is reset."""
+    one, two = strike.lab.host(struck.source), strike.lab.host(struck.destination)
+    for host, peer in ((one, two), (two, one)):
+        what = ("-p", "tcp", "-d", peer.address, "-m", "multiport", "--ports", ports)
+        rule = ("iptables", "-A", "OUTPUT", *what, "-j", "REJECT", "--reject-with", "tcp-reset")
+        subprocess.run(host.link.in_host(*rule), check=True)
+    try:
+        yield
+    finally:
+        for host in (one, two):
+            subprocess.run(host.link.in_host("iptables", "-F"), check=True)
 
-    record = strike.verdict(struck)
+
+def test_fault_06_way_of_libvirt_cut_in_postcopy(strike: Strike) -> None:
+    """libvirt calls it failed, and QEMU goes on unattended: it is waited for, and judged by where it runs."""
+    struck = postcopy(strike)
+    with refusing(strike, struck, LIBVIRT_PORT):
+        until(
+            "libvirt calls it failed",
+            lambda: None if "failed" in reason(strike, struck) else reason(strike, struck),
+            60,
+        )
+        time.sleep(FAILED_SECONDS)
+        assert strike.record(struck).state is MigrationState.RUNNING, strike.record(struck)
+        strike.lab.shape(struck.source)
+        record = strike.verdict(struck)
 
     assert record.state is MigrationState.SUCCEEDED, record
+    assert "VM_IN_DANGER" not in strike.codes()
+    # libvirt ends what nobody attends without removing the definition that was left
+    assert strike.virsh(struck.source, "undefine", "traveller").returncode == 0
     assert strike.whole(struck, by_hand=["traveller"])["traveller"] == record.destination
+
+
+def reason(strike: Strike, struck: Struck) -> str:
+    """State of the guest on its source, with libvirt's reason."""
+    return strike.virsh(struck.source, "domstate", "--reason", "traveller").stdout.strip()
 
 
 class OnSockets(DaemonOnLab):

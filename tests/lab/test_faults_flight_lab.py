@@ -10,6 +10,7 @@ from tests.lab.after import known_to
 from tests.lab.strike import Strike
 
 
+@pytest.mark.lab_full
 def test_fault_08_daemon_killed_in_mid_migration(strike: Strike) -> None:
     """The migration goes on without it; started again it adopts the watch and starts nothing anew."""
     struck = strike.under_way()
@@ -70,6 +71,7 @@ def test_fault_13_qemu_of_the_source_killed(strike: Strike) -> None:
     assert [r.id for r in strike.since(set())][-1] == record.id, "not retried"
 
 
+@pytest.mark.lab_full
 def test_fault_15_paused_by_its_owner_in_mid_migration(strike: Strike) -> None:
     """libvirt takes such a pause as help to converge and may let the guest run again where it arrives.
 

@@ -12,7 +12,7 @@ import pytest
 
 from rebalancerd.cli.exits import CliError
 from rebalancerd.cluster.migration import MigrationState
-from tests.lab.after import known_to, until
+from tests.lab.after import Known, known_to, until
 from tests.lab.strike import Strike
 
 pytestmark = pytest.mark.lab_full
@@ -130,7 +130,7 @@ def test_fault_22_abort_races_completion(strike: Strike, share: float) -> None:
 
 
 def test_fault_24_active_on_both_hosts(strike: Strike) -> None:
-    """Somebody started a second copy of it: nothing is done to either, and it is told."""
+    """Somebody started a second copy of it: it is told, nothing is done to either, and nothing begins until a person says so."""
     source = strike.guest()
     strike.ready()
     before = {"traveller": strike.lab.counter("traveller")}
@@ -141,16 +141,28 @@ def test_fault_24_active_on_both_hosts(strike: Strike) -> None:
     with strike.lab.host(other).connected() as connection:
         copy = connection.createXML(xml)
         try:
+            strike.told("VM_IN_DANGER", 60)
+            strike.told("BREAKER_OPEN", 60)
             strike.order()
-            until("it is told", lambda: None if "duplicate_vm" in why(strike) else why(strike))
-            first = strike.daemon.get("status")["cycle"]["id"]
-            strike.daemon.wait(lambda: strike.daemon.get("status")["cycle"]["id"] > first + 1, 60, "two more cycles")
-            assert strike.since(known) == []
+            strike.daemon.post("close-breaker")  # too early
+            until("it is refused all the same", lambda: None if "duplicate_vm" in why(strike) else why(strike), 60)
+            strike.told("BREAKER_OPEN", 60)
+            assert sorted(k.host for k in copies(strike)) == sorted([source, other])
+            assert not any(k.paused for k in copies(strike))
         finally:
             copy.destroy()
             time.sleep(3)  # until the last word on a console is the first one's again
 
-    strike.whole(before, by_hand=["traveller"])
+    begun = [r for r in strike.since(known) if r.ours]
+    assert begun == []
+    assert {r.state for r in strike.since(known)} == {MigrationState.DUPLICATED}
+    strike.whole(before, by_hand=["traveller"], alerts=["VM_IN_DANGER", "BREAKER_OPEN"])
+
+
+def copies(strike: Strike) -> list[Known]:
+    """The guest as every host that has it running knows it."""
+    everywhere = [k for host in strike.lab.hosts for k in known_to(host)]
+    return [k for k in everywhere if k.uuid == strike.uuid() and k.active]
 
 
 def test_fault_25_on_neither_host(strike: Strike) -> None:

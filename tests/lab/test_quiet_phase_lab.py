@@ -30,6 +30,7 @@ def why(daemon: DaemonOnLab, name: str) -> str:
     return daemon.cli("explain", "vm", name).stdout
 
 
+@pytest.mark.lab_full
 def test_what_will_not_converge_stays_until_it_is_quiet(
     lab: Lab, make_guest: Callable[..., GuestSpec], daemon: DaemonOnLab
 ) -> None:

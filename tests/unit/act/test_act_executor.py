@@ -399,6 +399,35 @@ class TestTuning:
         assert isinstance(refused, Refusal)
         assert scene.world.job().aborts == 0
 
+    def in_failed_post_copy(self) -> Scene:
+        """As libvirt shows it: both sides failed, its call returned, and the job still there."""
+        scene = Scene()
+        scene.started(one_step_plan(scene.world, options=MigrationOptions(postcopy=True)))
+        scene.world.run(iteration=2, remaining_bytes=GIB, postcopy=True)
+        scene.pass_time(2)
+        scene.world.domains[("a", VM)].state = DomainState.PAUSED_POSTCOPY_FAILED
+        scene.world.domains[("b", VM)].state = DomainState.RUNNING_POSTCOPY_FAILED
+        return scene
+
+    def test_failed_post_copy_that_goes_on_copying_is_waited_for(self) -> None:
+        scene = self.in_failed_post_copy()
+        for left in range(600, 0, -1):
+            scene.world.run(iteration=2, remaining_bytes=left * MIB, postcopy=True)
+            scene.pass_time(2)
+        assert state(scene) is MigrationState.RUNNING
+        scene.world.arrive(HostRefusedError("a", "operation failed: Lost connection to destination host", 9))
+        scene.pass_time(2)
+
+        assert state(scene) is MigrationState.SUCCEEDED
+
+    def test_failed_post_copy_that_copies_nothing_is_broken(self) -> None:
+        scene = self.in_failed_post_copy()
+        scene.pass_time(3 * SETTINGS.settle_seconds)
+
+        assert state(scene) is MigrationState.POSTCOPY_BROKEN
+        assert scene.ledger.last().postcopy
+        assert scene.world.job().aborts == 0
+
     def test_post_copy_that_begins_between_order_and_repeat_is_left_alone(self) -> None:
         scene = Scene()
         scene.started()

@@ -42,6 +42,16 @@ def test_success_needs_the_vm_running_on_the_destination_and_not_on_the_source()
             assert source is not DomainState.RUNNING
 
 
+def test_a_success_that_leaves_anything_on_the_source_says_so_and_is_looked_at_twice() -> None:
+    """A definition there, too: with autostart the host starts a second copy when it boots."""
+    for source, destination in PAIRS:
+        found = finding(source, destination)
+        if found.state is S.SUCCEEDED and source is not DomainState.ABSENT:
+            assert found.patience is not Patience.NONE
+            assert "source" in found.note
+    assert "undefine" in finding(DomainState.SHUTOFF, DomainState.RUNNING).note
+
+
 def test_failure_needs_the_vm_on_the_source() -> None:
     for source, destination in PAIRS:
         if finding(source, destination).state is S.FAILED:

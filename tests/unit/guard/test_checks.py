@@ -9,7 +9,7 @@ from rebalancerd.cluster.migration import MigrationState
 from rebalancerd.cluster.plan import Plan, Score, Step
 from rebalancerd.cluster.policy import HostMode, Mode, Owner, VmPolicy
 from rebalancerd.cluster.refusal import Code
-from rebalancerd.cluster.snapshot import InFlight
+from rebalancerd.cluster.snapshot import Doubled, InFlight
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.guard.checks import may_plan, may_start, start_refusals
 from rebalancerd.guard.settings import GuardSettings, Window
@@ -64,6 +64,13 @@ class TestCycle:
     def test_no_hosts_at_all(self, make):
         ctx = make.with_snapshot(make.context(), hosts=(), vms=())
         assert code(may_plan(ctx)) is Code.CLUSTER_PARTLY_UNKNOWN
+
+    def test_a_vm_that_runs_twice(self, make):
+        ctx = make.context()
+        twice = (Doubled(vm_uuid=ctx.snapshot.vms[0].uuid, hosts=("a", "b")),)
+        refusal = may_plan(make.with_snapshot(ctx, doubled=twice))
+        assert refusal.code is Code.DUPLICATE_VM
+        assert refusal.detail.endswith(f"'{ctx.snapshot.vms[0].name}' on a and b")
 
     def test_lease(self, make):
         self.check(make, Code.LEASE_LOST, lease_held=False)

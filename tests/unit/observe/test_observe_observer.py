@@ -14,7 +14,7 @@ from rebalancerd.cluster.dirty import DirtyReading
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.policy import HostMode, Mode, Owner, VmPolicy
 from rebalancerd.cluster.sample import AgentSample, CpuFit, HostSample
-from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.snapshot import Doubled, Snapshot
 from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.cluster.vm import DomainState
 from rebalancerd.observe.history import HOST_CPU, VM_CPU, VM_DIRTY, VM_MEMORY, History, Tier
@@ -183,6 +183,17 @@ def test_a_vm_on_two_hosts_is_named_and_blocks_nobody(world: World) -> None:
     seen = world.look()
     assert "active on 2 hosts" in (seen.vm(UUIDS[0]).busy or "")
     assert seen.vm(UUIDS[3]).busy is None
+
+
+def test_a_second_copy_is_one_when_it_was_seen_twice_in_a_row(world: World) -> None:
+    alone, twice = [Guest(UUIDS[0], "h1")], [Guest(UUIDS[0], "h1"), Guest(UUIDS[0], "h2")]
+    seen = []
+    for guests in (alone, twice, alone, twice, twice, alone):
+        world.read.guests = guests
+        world.tick()
+        seen.append(world.look().doubled)
+    copy = (Doubled(vm_uuid=UUIDS[0], hosts=("h1", "h2")),)
+    assert seen == [(), (), (), (), copy, ()]
 
 
 def test_a_vm_without_facts_is_counted_and_never_moved(world: World) -> None:

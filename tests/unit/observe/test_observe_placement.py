@@ -89,6 +89,15 @@ def test_active_on_two_hosts_is_named_and_stands_once() -> None:
     assert found.in_flight == ()
     assert "active on 2 hosts" in found.unknowns[0].reason
     assert found.standings[V].busy is not None
+    assert found.doubled == {V: ("h1", "h2")}
+
+
+def test_what_is_no_second_copy() -> None:
+    moved = place([sight("h1", S.RUNNING), sight("h2", S.RUNNING)], [record()], {})
+    silent = place([sight("h1", S.RUNNING, fresh=False), sight("h2", S.RUNNING)], [], {})
+    both_silent = place([sight("h1", S.RUNNING, fresh=False), sight("h2", S.RUNNING, fresh=False)], [], {})
+    arriving = place([sight("h1", S.RUNNING), sight("h2", S.PAUSED_MIGRATION)], [], {})
+    assert [p.doubled for p in (moved, silent, both_silent, arriving)] == [{}, {}, {}, {}]
 
 
 def test_paused_by_a_user_beside_a_running_one_is_no_migration() -> None:
