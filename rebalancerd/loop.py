@@ -18,6 +18,7 @@ from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_cluste
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.stays import Stays
 from rebalancerd.cluster.vm import VmFacts
 from rebalancerd.cycle import CycleNotes, LoopView
 from rebalancerd.guard.checks import DRAIN, may_plan, may_start
@@ -28,6 +29,7 @@ from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.guard.policy_windows import MORNING_SECONDS, InForce, in_force
 from rebalancerd.guard.returns import Returns, arrived, follow
 from rebalancerd.guard.settings import GuardSettings
+from rebalancerd.plan.day_ahead import homeless
 from rebalancerd.plan.decide import decide
 from rebalancerd.plan.facts import differing
 from rebalancerd.plan.inputs import PlanInputs
@@ -35,6 +37,7 @@ from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.plan.standing import CONSOLIDATE
 from rebalancerd.ports import Clock, Lease, Ledger, LedgerUnavailableError
 from rebalancerd.predict.demand.host_chance import HostChance
+from rebalancerd.predict.demand.reference_cores import ReferenceCores
 from rebalancerd.predict.demand.window import over_window
 from rebalancerd.predict.host_outlook import cpu_chances
 from rebalancerd.predict.hotspot import hotspots
@@ -62,6 +65,10 @@ class Watched(Protocol):
 
     def series(self, resource: str, tier: int = 0) -> Series:
         """Recorded history of one resource; tier 0 is the finest."""
+        ...
+
+    def stays(self) -> Stays:
+        """Which VM was where since when."""
         ...
 
 
@@ -145,6 +152,7 @@ class Loop:
         self._ledger, self._clock, self._executor, self._lease = ledger, clock, executor, lease
         self._pause_file, self._host_chance, self._power, self._homes = pause_file, host_chance, power, homes
         self._morning = morning
+        self._reference_cores = ReferenceCores()
         self._holds: dict[str, int] = {}
         self._returns: Returns | None = None
         self._open_plan: Plan | None = None
@@ -292,7 +300,7 @@ class Loop:
         )
         homes = {} if folding else self._homes(snapshot)
         morning = self._morning(snapshot.taken_at) if homes else None
-        return PlanInputs(
+        inputs = PlanInputs(
             snapshot=snapshot,
             scenarios=scenarios,
             hotspots=spots,
@@ -312,9 +320,9 @@ class Loop:
             no_sleep={} if self._power is None else self._power.no_sleep(h.name for h in snapshot.hosts),
             power=self.settings.power,
             homes=homes,
-            homes_may_return=morning is not None and morning < 0,
-            day=self._day(near, snapshot, homes) if morning is not None and morning < MORNING_SECONDS else None,
+            homes_may_return=morning is not None and morning < MORNING_SECONDS,
         )
+        return inputs if morning is None or not homeless(inputs) else replace(inputs, day=self._day(near, snapshot))
 
     def policy_at(self, instant: float) -> InForce:
         """The policy that holds at an instant (epoch seconds). A zone that is gone meanwhile: that of no window."""
@@ -332,18 +340,19 @@ class Loop:
         after = 0.0 if holds.policy == CONSOLIDATE else MORNING_SECONDS
         return max(0.0, holds.ends_at - now) + after
 
-    def _day(self, near: Scenarios, snapshot: Snapshot, homes: Mapping[str, str]) -> Scenarios | None:
-        """Demand over the day ahead. What past days recorded was at home, so it is read in cores of the hosts of the evening."""
-        known = snapshot.host_by_name.keys()
-        vms = (replace(vm, host=homes[vm.uuid]) if homes.get(vm.uuid) in known else vm for vm in snapshot.vms)
-        day = self._over(near, replace(snapshot, vms=tuple(vms)), DAY_SECONDS)
+    def _day(self, near: Scenarios, snapshot: Snapshot) -> Scenarios | None:
+        """Demand over the day ahead; None where past days say nothing of it."""
+        day = self._over(near, snapshot, DAY_SECONDS)
         return None if day is near else day
 
     def _over(self, near: Scenarios, snapshot: Snapshot, seconds: float) -> Scenarios:
         """Demand over the rest of the window; the near forecast stays where that fails."""
+        if seconds <= near.horizon_seconds:
+            return near
         series = partial(self._observer.series, tier=HOURLY)
         try:
-            return over_window(near, snapshot, series("vm_cpu_cores"), series("vm_memory_bytes"), seconds)
+            cpu = self._reference_cores(series("vm_cpu_cores"), self._observer.stays(), snapshot)
+            return over_window(near, snapshot, cpu, series("vm_memory_bytes"), seconds)
         except Exception as error:
             log.exception("window_forecast_failed", bug=True, reason=str(error), instead=near.basis)
             return near

@@ -22,6 +22,7 @@ from rebalancerd.cluster.power import PowerPhase, PowerRecord
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.policy_windows import InForce, describe
+from rebalancerd.plan.day_ahead import homeless
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.plan.standing import CONSOLIDATE, UNFOLD
 from rebalancerd.ports import LedgerUnavailableError, NightLedger
@@ -88,9 +89,14 @@ class NightBook:
             log.exception("night_failed", bug=True)
 
     def morning_seconds(self, now: float) -> float | None:
-        """Seconds since the window of the night under way ended, below 0 while it is open; None without a night."""
+        """Seconds since the window of the night under way ended, below 0 while it is open.
+
+        None without a night, and once the day after it was seen to: that is done once a morning.
+        """
         night = self.told.now
-        return None if night is None or self._standby() else now - night.ends_at
+        if night is None or night.relieved_at is not None or self._standby():
+            return None
+        return now - night.ends_at
 
     def homes(self, snapshot: Snapshot) -> dict[str, str]:
         """Where the VMs that were moved in the night under way were in the evening. Raises LedgerUnavailableError.
@@ -146,6 +152,9 @@ class NightBook:
         night = self.told.now
         if night is not None:
             night = _ends(night, holds, now)
+            if night.relieved_at is None and _relieved(view):
+                night = replace(night, relieved_at=now)
+                log.info("day_seen_to", window=night.window)
             so_far = self._to(night, view, records)
             cool = so_far.caused_seconds <= night.caused_seconds or now >= night.ends_at + HOT_SECONDS
             late = now >= night.ends_at + LATEST_SECONDS
@@ -218,6 +227,13 @@ def _ends(night: Night, holds: InForce, now: float) -> Night:
     if holds.window is not None and holds.window.policy == CONSOLIDATE and holds.ends_at is not None:
         return replace(night, ends_at=holds.ends_at)
     return night if holds.policy == CONSOLIDATE else replace(night, ends_at=now)
+
+
+def _relieved(view: LoopView) -> bool:
+    """Whether the day ahead was looked at for those who cannot go home, and nothing was left to move."""
+    if view.inputs is None or view.inputs.day is None or view.plan is None or view.plan.steps or view.record.moving:
+        return False
+    return bool(homeless(view.inputs))
 
 
 def _unfolded(record: CycleRecord, records: tuple[PowerRecord, ...]) -> bool:

@@ -13,30 +13,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rebalancerd.cluster.plan import Plan, Step
-from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.plan.balance import relieve
-from rebalancerd.plan.constraints import check_unit
 from rebalancerd.plan.improve import improve
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.propose import Chosen, propose
-from rebalancerd.plan.relief import unready
 from rebalancerd.plan.search import Search
 from rebalancerd.plan.standing import UNFOLD
 from rebalancerd.plan.state import PlacementState
 from rebalancerd.plan.wording import listed, shown
-
-PASSING = frozenset(
-    {
-        Code.COOLDOWN,
-        Code.VM_BUSY,
-        Code.VM_LOAD_UNKNOWN,
-        Code.HOST_ASLEEP,
-        Code.HOST_LOAD_UNKNOWN,
-        Code.RAMP,
-        Code.LINK_CAP,
-    }
-)
 
 
 def relieve_day(state: PlacementState) -> Plan | None:
@@ -45,16 +30,16 @@ def relieve_day(state: PlacementState) -> Plan | None:
     ``state``: of the snapshot, with ``inputs.homes``; nothing of it goes home in this cycle.
     """
     inputs = state.inputs
-    if inputs.day is None or not (homeless := without_home(state)):
+    if inputs.day is None or not (lost := homeless(inputs)):
         return None
     settings = replace(inputs.settings, payback_max_seconds=inputs.day.horizon_seconds)
     day = PlacementState(replace(inputs, scenarios=inputs.day, hotspots=(), settings=settings))
     day.hot = frozenset(h for h in range(len(day.hosts)) if day.above_headroom(h))
     search = Search(day.copy())
-    chosen = [_told(c, homeless) for c in improve(search, relieve(search)).chosen]
+    chosen = [_told(c, day, lost) for c in improve(search, relieve(search)).chosen]
     if not chosen:
         return None
-    names = listed((shown(day.vms[v].name) for v in sorted(homeless)), 3)
+    names = listed((shown(vm.name) for vm in day.vms if vm.uuid in lost), 3)
 
     def why(steps: Sequence[Step], _after: Search) -> str:
         return f"The night is over and {names} cannot go home: {len(steps)} moves keep hosts from getting hot in the day ahead"
@@ -63,51 +48,31 @@ def relieve_day(state: PlacementState) -> Plan | None:
     return plan if plan.steps else None
 
 
-def without_home(state: PlacementState) -> dict[int, str]:
-    """VMs that cannot go home, and why; none while any VM still may, be it later."""
-    found: dict[int, str] = {}
-    whys = {home: why_lost(state.inputs, home) for home in sorted(set(state.inputs.homes.values()))}
-    for v, vm in enumerate(state.vms):
-        home = state.inputs.homes.get(vm.uuid)
-        if home is None or vm.host == home:
+def homeless(inputs: PlanInputs) -> dict[str, str]:
+    """VMs (UUID) of ``inputs.homes`` that cannot go home, and why; none while any of them still may."""
+    found: dict[str, str] = {}
+    flying = {flight.vm_uuid for flight in inputs.snapshot.in_flight}
+    whys = {home: why_lost(inputs, home) for home in sorted(set(inputs.homes.values()))}
+    for uuid, home in sorted(inputs.homes.items()):
+        vm, why = inputs.snapshot.vm_by_uuid.get(uuid), whys[home]
+        if vm is None or vm.host == home:
             continue
-        if v in state.flying:
+        if why is None or uuid in flying:
             return {}
-        found[v] = whys[home] or _refused(state, v, home) or ""
-        if not found[v]:
-            return {}
+        found[uuid] = why
     return found
 
 
 def why_lost(inputs: PlanInputs, home: str) -> str | None:
-    """Why a host of the evening takes nobody in, None where it does or is waited for."""
-    host, blocked, name = inputs.snapshot.host_by_name.get(home), inputs.blocked_hosts.get(home), shown(home)
-    if host is None:
-        return f"{name}, where it was in the evening, is not in the cluster any more"
+    """Why nobody waits for a host of the evening any more, None where somebody does."""
+    blocked, name = inputs.blocked_hosts.get(home), f"{shown(home)}, where it was in the evening,"
+    if home not in inputs.snapshot.host_by_name:
+        return f"{name} is not in the cluster any more"
     if blocked is not None and blocked.code is Code.HOST_NOT_BACK:
-        return f"{name}, where it was in the evening, does not come back: {shown(blocked.detail)}"
-    if inputs.homes_may_return or (blocked is not None and blocked.code is Code.HOST_ASLEEP):
-        return None
-    reason = None if blocked is None else shown(blocked.detail)
-    if not host.usable:
-        reason = shown(host.unusable or "its facts are unknown")
-    elif host.mode is not HostMode.ACTIVE:
-        reason = f"its mode is {host.mode.value}"
-    elif home in inputs.drained:
-        reason = "it is being drained"
-    return None if reason is None else f"{name}, where it was in the evening, takes nothing in: {reason}"
+        return f"{name} does not come back: {shown(blocked.detail)}"
+    return None if inputs.homes_may_return else f"{name} has not taken it in since the night"
 
 
-def _refused(state: PlacementState, vm: int, home: str) -> str | None:
-    """Why a home that takes VMs in does not take this one, None where that passes."""
-    there = state.host_index[home]
-    vms = state.groups.unit(vm, state.settled_on(int(state.place[vm])))
-    refusal = unready(state, vms) or check_unit(state, vms, there)
-    if refusal is None or refusal.code in PASSING or state.inputs.homes_may_return:
-        return None
-    return f"{shown(home)}, where it was in the evening, does not admit it: {refusal.detail}"
-
-
-def _told(chosen: Chosen, homeless: dict[int, str]) -> Chosen:
-    told = next((homeless[v] for v in chosen.candidate.unit.vms if v in homeless), None)
+def _told(chosen: Chosen, day: PlacementState, lost: dict[str, str]) -> Chosen:
+    told = next((lost[u] for v in chosen.candidate.unit.vms if (u := day.vms[v].uuid) in lost), None)
     return chosen if told is None else replace(chosen, why=f"{told}; {chosen.why}")

@@ -8,7 +8,9 @@ from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import HostMode
 from rebalancerd.cluster.refusal import Code, Refusal, about_host, about_vm
+from rebalancerd.cluster.snapshot import InFlight
 from rebalancerd.cluster.vm import Vm
+from rebalancerd.plan.day_ahead import homeless
 from rebalancerd.plan.decide import decide
 from rebalancerd.plan.inputs import PlanInputs
 from tests.bench.planner_checker_plan import violations
@@ -76,44 +78,45 @@ def test_without_a_forecast_of_the_day_nobody_moves() -> None:
     ("blocked", "changed"),
     [
         ({"h2": about_host(Code.QUARANTINED, "h2", "three migrations to it failed")}, ()),
+        ({"h2": WAKING}, ()),
         ({}, (host("h2", 8.0, unusable="stale: its figures are 400 s old"),)),
         ({}, (host("h2", 8.0, mode=HostMode.NO_INBOUND),)),
+        ({}, (host("h2", 1.0, 1.0),)),
     ],
 )
-def test_a_home_that_takes_nothing_in_is_waited_for_until_the_window_is_over(
+def test_a_home_that_takes_nothing_in_is_waited_for_but_not_all_morning(
     blocked: dict[str, Refusal], changed: tuple[Host, ...]
 ) -> None:
     assert decide(morning(*changed, blocked_hosts=blocked, homes_may_return=True)).steps == ()
-    assert len(decide(morning(*changed, blocked_hosts=blocked)).steps) == 1
+    plan = decide(morning(*changed, blocked_hosts=blocked))
+    assert len(plan.steps) == 1 and plan.steps[0].move.destination != "h2"
 
 
-def test_a_home_that_wakes_is_waited_for_and_one_that_failed_or_is_gone_is_not() -> None:
-    assert decide(morning(blocked_hosts={"h2": WAKING})).steps == ()
-    assert len(decide(morning(homes_may_return=True)).steps) == 1, (
-        "it has failed: the window's end would not change that"
-    )
-    assert len(decide(morning(gone=True, blocked_hosts={})).steps) == 1
-
-
-def test_a_home_that_is_full_is_none() -> None:
-    small = host("h2", 1.0, 1.0)
-    inputs = morning(small, blocked_hosts={})
-    plan = decide(inputs)
-
-    assert plan.policy == "unfold" and len(plan.steps) == 1
-    assert "h2" not in moves(plan).values()
-    assert decide(replace(inputs, homes_may_return=True)).steps == (), "others may still leave it"
+def test_nobody_waits_for_a_home_that_failed_or_is_gone() -> None:
+    assert len(decide(morning(homes_may_return=True)).steps) == 1
+    assert len(decide(morning(gone=True, blocked_hosts={}, homes_may_return=True)).steps) == 1
 
 
 def test_first_everybody_who_can_goes_home() -> None:
     homes = {"u-v21": "h2", "u-v31": "h4"}
-    inputs = morning(homes=homes)
+    inputs = morning(homes=homes, homes_may_return=True)
     plan = decide(inputs)
     assert moves(plan) == {"u-v31": "h4"}
     assert len(decide(carried_out(inputs, plan)).steps) == 1
 
+
+def test_who_may_still_go_home_later_is_waited_for() -> None:
+    homes = {"u-v21": "h2", "u-v31": "h4"}
     tired = {"u-v31": about_vm(Code.COOLDOWN, "u-v31", "moved a minute ago")}
-    assert decide(morning(homes=homes, resting_vms=tired)).steps == (), "v31 goes home when it has rested"
+    assert decide(morning(homes=homes, homes_may_return=True, resting_vms=tired)).steps == ()
+    full = morning(host("h4", 1.0, 1.0), homes=homes, homes_may_return=True)
+    assert decide(full).steps == (), "others may still leave h4"
+
+    on_its_way = replace(
+        morning(homes_may_return=True).snapshot,
+        in_flight=(InFlight(vm_uuid="u-v21", source="h1", destination="h2", ours=True),),
+    )
+    assert homeless(replace(morning(homes_may_return=True), snapshot=on_its_way)) == {}
 
 
 def test_relief_undoes_no_earlier_move() -> None:
