@@ -638,7 +638,7 @@ def test_the_window_says_by_which_policy_and_how_far_ahead_is_planned(hour, poli
 
 @pytest.mark.parametrize(
     ("morning", "gone", "looks"),
-    [(-60.0, False, False), (3599.0, False, False), (3600.0, False, True), (-60.0, True, True), (None, True, False)],
+    [(-60.0, True, True), (3600.0, True, True), (None, True, False), (3599.0, False, False), (3600.0, False, False)],
 )
 def test_the_day_is_looked_at_where_vms_cannot_go_home(make_bench, morning, gone, looks):
     bench = make_bench(mode=Mode.RECOMMEND)

@@ -70,6 +70,19 @@ def test_where_the_hosts_carry_the_day_nobody_moves() -> None:
     assert decide(morning(noon={"u-v11": 3.0, "u-v21": 3.0, "u-v31": 2.0})).steps == ()
 
 
+def test_where_no_host_has_room_on_the_worst_days_the_usual_day_decides() -> None:
+    inputs = morning(host("h4", 8.0, mode=HostMode.NO_INBOUND))
+    high = [DAWN, 5.0, 5.0, DAWN] + [DAWN, 2.0, 2.0, DAWN] * 9  # one day in ten h3 has no room
+    rows = {u: [DAWN, c, c, DAWN] * 10 for u, c in NOON.items()} | {"u-v31": high}
+    inputs = replace(inputs, day=flat(inputs.snapshot, paths=10, steps=4, rows=rows))
+
+    assert set(moves(decide(inputs)).values()) == {"h3"}
+    often = replace(inputs, day=flat(inputs.snapshot, paths=10, steps=4, rows=rows | {"u-v31": high[:4] * 10}))
+    assert decide(often).steps == (), "every day"
+    usual = replace(inputs, settings=replace(inputs.settings, quantile=0.5))
+    assert set(moves(decide(usual)).values()) == {"h3"}
+
+
 def test_without_a_forecast_of_the_day_nobody_moves() -> None:
     assert decide(morning(with_day=False)).steps == ()
 
@@ -81,7 +94,7 @@ def test_without_a_forecast_of_the_day_nobody_moves() -> None:
         ({"h2": WAKING}, ()),
         ({}, (host("h2", 8.0, unusable="stale: its figures are 400 s old"),)),
         ({}, (host("h2", 8.0, mode=HostMode.NO_INBOUND),)),
-        ({}, (host("h2", 1.0, 1.0),)),
+        ({}, (host("h2", 8.0, mode=HostMode.DRAIN),)),
     ],
 )
 def test_a_home_that_takes_nothing_in_is_waited_for_but_not_all_morning(
@@ -90,6 +103,10 @@ def test_a_home_that_takes_nothing_in_is_waited_for_but_not_all_morning(
     assert decide(morning(*changed, blocked_hosts=blocked, homes_may_return=True)).steps == ()
     plan = decide(morning(*changed, blocked_hosts=blocked))
     assert len(plan.steps) == 1 and plan.steps[0].move.destination != "h2"
+
+
+def test_a_home_that_is_full_is_no_reason() -> None:
+    assert decide(morning(host("h2", 1.0, 1.0), blocked_hosts={})).steps == (), "every host of the evening is back"
 
 
 def test_nobody_waits_for_a_home_that_failed_or_is_gone() -> None:
@@ -111,6 +128,7 @@ def test_who_may_still_go_home_later_is_waited_for() -> None:
     assert decide(morning(homes=homes, homes_may_return=True, resting_vms=tired)).steps == ()
     full = morning(host("h4", 1.0, 1.0), homes=homes, homes_may_return=True)
     assert decide(full).steps == (), "others may still leave h4"
+    assert len(decide(replace(full, homes_may_return=False)).steps) == 1
 
     on_its_way = replace(
         morning(homes_may_return=True).snapshot,
