@@ -1,4 +1,4 @@
-"""What holds for all tests: reference cycles are looked for as in the daemon, and shipped models are unpacked once a process."""
+"""What holds for all tests: the collector is set as in the daemon, a slow machine is no fault of a property, models are unpacked once."""
 
 import hashlib
 from collections.abc import Iterator
@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from rebalancerd.collector import look_seldom
+from rebalancerd.collector import leave_out_what_stays
 from rebalancerd.predict import artefact
 
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 MODELS = Path(__file__).parents[1] / "models"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Once every module is there."""
-    look_seldom()
+    leave_out_what_stays()
 
 
 @pytest.fixture(scope="session", autouse=True)

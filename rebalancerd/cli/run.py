@@ -17,14 +17,14 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the daemon in the foreground until SIGTERM. SIGHUP reads the configuration again."""
     from rebalancerd import log
     from rebalancerd.cli.config import load
-    from rebalancerd.collector import look_seldom
+    from rebalancerd.collector import leave_out_what_stays
     from rebalancerd.daemon import Daemon
     from rebalancerd.ending import end_process
     from rebalancerd.observe.listening import TlsError
     from rebalancerd.ports import LedgerUnavailableError
     from rebalancerd.record.file_lease import LeaseTakenError
 
-    look_seldom()
+    leave_out_what_stays()
     before: Daemon | None = None
     while before is None or before.starts_again:
         cfg = load(config)

@@ -1,5 +1,6 @@
 """One host as it is followed over time: last answer, how old, whether it flaps, why it cannot be used."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from rebalancerd.cluster.host import HostLoad
@@ -25,7 +26,7 @@ class HostWatch:
     agent: AgentSample | None = None
     dropped: tuple[Unknown, ...] = ()
     error: str | None = None
-    lost_vms: int = 0
+    lost_vms: frozenset[str] = frozenset()
     doubted_until: float = float("-inf")
     failures: int = 0
     outages: int = 0
@@ -44,6 +45,15 @@ class HostWatch:
         """It gave none."""
         self.error = error
         self.failures += 1
+
+    def lost(self, vms: frozenset[str], listed: AbstractSet[str], elsewhere: AbstractSet[str], now: float) -> None:
+        """Doubt it for up to an hour, for it lost ``vms``; no longer, once what it lost is listed by it again or by others."""
+        if vms:
+            self.lost_vms, self.doubted_until = self.lost_vms | vms, now + LONGEST_HOLD_SECONDS
+            return
+        self.lost_vms -= elsewhere
+        if not self.lost_vms or self.lost_vms & listed:
+            self.lost_vms, self.doubted_until = frozenset(), float("-inf")
 
     def hold_seconds(self, observe: ObserveSettings) -> float:
         """How long it must answer after an outage before it is used again: doubles with each outage, at most an hour."""
@@ -70,7 +80,7 @@ class HostWatch:
         if odd is not None:
             return odd
         if now < self.doubted_until:
-            return f"implausible telemetry: its {self.lost_vms} VMs vanished at once"
+            return f"implausible telemetry: all of its VMs ({len(self.lost_vms)}) vanished at once"
         held = self.hold_seconds(observe)
         stable = now - self.back_since
         if self.outages and stable < held:

@@ -185,15 +185,11 @@ class Observer:
             stood.setdefault(host, set()).add(uuid)
         listed = {n: {d.uuid for d in w.sample.domains} for n, w in self._watches.items() if w.sample is not None}
         for name in arrived:
-            before = stood.get(name, set())
-            if not before or before & listed[name]:
+            watch, before = self._watches[name], stood.get(name, set())
+            if not before and not watch.lost_vms:
                 continue
             elsewhere = set().union(*(uuids for host, uuids in listed.items() if host != name))
-            lost = vanished(before, listed[name], elsewhere)
-            if lost:
-                watch = self._watches[name]
-                watch.lost_vms = lost
-                watch.doubted_until = now + self.settings.flap_stable_seconds
+            watch.lost(vanished(before, listed[name], elsewhere), listed[name], elsewhere, now)
 
     def _place(self) -> None:
         sightings = [

@@ -7,7 +7,6 @@ from rebalancerd.cluster.sample import HostSample
 
 BUSY_CORES, IDLE_CORES = 0.05, 0.001
 FEWEST_JUMPS = 4  # two VMs that end their work together prove nothing
-FEWEST_VANISHED = 3
 MOST_CPUS = 65536
 LEAST_MEMORY_BYTES, MOST_MEMORY_BYTES = 64 * 1024**2, 2**50
 MEMORY_TOLERANCE = 1.25
@@ -57,13 +56,10 @@ def jumped(
     return f"the CPU load of {jumps} of {len(both)} VMs jumped to or from zero in one tick"
 
 
-def vanished(before: Iterable[str], now: Iterable[str], elsewhere: Iterable[str]) -> int:
-    """How many VMs a host lost all at once that are on no other host; 0 unless it lost every one of several.
+def vanished(before: Iterable[str], now: Iterable[str], elsewhere: Iterable[str]) -> frozenset[str]:
+    """VMs that a host lost without a trace, on no other host and not even shut off; none unless it lost every one it had.
 
     A libvirtd that has just restarted answers with an empty list while it finds its guests again.
     """
-    earlier = set(before)
-    if len(earlier) < FEWEST_VANISHED or earlier & set(now):
-        return 0
-    lost = earlier - set(elsewhere)
-    return len(lost) if len(lost) >= FEWEST_VANISHED else 0
+    earlier = frozenset(before)
+    return frozenset() if earlier & frozenset(now) else earlier - frozenset(elsewhere)

