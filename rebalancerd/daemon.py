@@ -210,6 +210,7 @@ class Daemon:
             host_chance=self.demand.host_chance,
             power=self.keeper,
             homes=lambda snapshot: self.nights.homes(snapshot),  # noqa: PLW0108 - the book is made after the loop
+            morning=lambda now: self.nights.morning_seconds(now),  # noqa: PLW0108 - so is this
         )
         self.shadow = Shadow(loop=self.loop, observer=self.observer, ledger=self.ledger, clock=self.clock)
         self.on_cycle: list[Callable[[CycleRecord], None]] = [self.shadow.note]

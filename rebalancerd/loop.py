@@ -18,6 +18,7 @@ from rebalancerd.cluster.refusal import Code, Refusal, SubjectKind, about_cluste
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.stays import Stays
 from rebalancerd.cluster.vm import VmFacts
 from rebalancerd.cycle import CycleNotes, LoopView
 from rebalancerd.guard.checks import DRAIN, may_plan, may_start
@@ -28,6 +29,7 @@ from rebalancerd.guard.memory import GuardMemory, needed_since, recall
 from rebalancerd.guard.policy_windows import MORNING_SECONDS, InForce, in_force
 from rebalancerd.guard.returns import Returns, arrived, follow
 from rebalancerd.guard.settings import GuardSettings
+from rebalancerd.plan.day_ahead import homeless
 from rebalancerd.plan.decide import decide
 from rebalancerd.plan.facts import differing
 from rebalancerd.plan.inputs import PlanInputs
@@ -35,6 +37,7 @@ from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.plan.standing import CONSOLIDATE
 from rebalancerd.ports import Clock, Lease, Ledger, LedgerUnavailableError
 from rebalancerd.predict.demand.host_chance import HostChance
+from rebalancerd.predict.demand.reference_cores import ReferenceCores
 from rebalancerd.predict.demand.window import over_window
 from rebalancerd.predict.host_outlook import cpu_chances
 from rebalancerd.predict.hotspot import hotspots
@@ -49,6 +52,7 @@ DATA_CODES = frozenset({Code.WARMING_UP, Code.TELEMETRY_INSANE, Code.CLUSTER_PAR
 PROPOSAL_CODES = frozenset({Code.CLUSTER_MODE, Code.VM_MODE, Code.NOT_APPROVED})
 BUGS_IN_A_ROW = 3
 HOURLY = 1  # tier of the history
+DAY_SECONDS = 86_400.0  # that is planned for where a host of the evening does not come back
 MOST_RECORDS = 4096  # newest first; no cap per hour lets more matter, and an open breaker stops new ones
 
 
@@ -61,6 +65,10 @@ class Watched(Protocol):
 
     def series(self, resource: str, tier: int = 0) -> Series:
         """Recorded history of one resource; tier 0 is the finest."""
+        ...
+
+    def stays(self) -> Stays:
+        """Which VM was where since when."""
         ...
 
 
@@ -134,6 +142,7 @@ class Loop:
         host_chance: Callable[[], HostChance | None] = lambda: None,
         power: PowerView | None = None,
         homes: Callable[[Snapshot], Mapping[str, str]] = lambda _snapshot: {},
+        morning: Callable[[float], float | None] = lambda _now: None,
     ) -> None:
         if executor is None and settings.mode.may_act:
             raise ValueError(f"mode {settings.mode} needs an executor")
@@ -142,6 +151,8 @@ class Loop:
         self._observer, self._demand, self._costs = observer, demand, costs
         self._ledger, self._clock, self._executor, self._lease = ledger, clock, executor, lease
         self._pause_file, self._host_chance, self._power, self._homes = pause_file, host_chance, power, homes
+        self._morning = morning
+        self._reference_cores = ReferenceCores()
         self._holds: dict[str, int] = {}
         self._returns: Returns | None = None
         self._open_plan: Plan | None = None
@@ -287,7 +298,9 @@ class Loop:
             probability=plan.hot_probability,
             cpu_chances=None if model is None else partial(cpu_chances, model, snapshot, cpu),
         )
-        return PlanInputs(
+        homes = {} if folding else self._homes(snapshot)
+        morning = self._morning(snapshot.taken_at) if homes else None
+        inputs = PlanInputs(
             snapshot=snapshot,
             scenarios=scenarios,
             hotspots=spots,
@@ -306,8 +319,10 @@ class Loop:
             underway=self._underway(seen),
             no_sleep={} if self._power is None else self._power.no_sleep(h.name for h in snapshot.hosts),
             power=self.settings.power,
-            homes={} if folding else self._homes(snapshot),
+            homes=homes,
+            homes_may_return=morning is not None and morning < MORNING_SECONDS,
         )
+        return inputs if morning is None or not homeless(inputs) else replace(inputs, day=self._day(near, snapshot))
 
     def policy_at(self, instant: float) -> InForce:
         """The policy that holds at an instant (epoch seconds). A zone that is gone meanwhile: that of no window."""
@@ -325,11 +340,19 @@ class Loop:
         after = 0.0 if holds.policy == CONSOLIDATE else MORNING_SECONDS
         return max(0.0, holds.ends_at - now) + after
 
+    def _day(self, near: Scenarios, snapshot: Snapshot) -> Scenarios | None:
+        """Demand over the day ahead; None where past days say nothing of it."""
+        day = self._over(near, snapshot, DAY_SECONDS)
+        return None if day is near else day
+
     def _over(self, near: Scenarios, snapshot: Snapshot, seconds: float) -> Scenarios:
         """Demand over the rest of the window; the near forecast stays where that fails."""
+        if seconds <= near.horizon_seconds:
+            return near
         series = partial(self._observer.series, tier=HOURLY)
         try:
-            return over_window(near, snapshot, series("vm_cpu_cores"), series("vm_memory_bytes"), seconds)
+            cpu = self._reference_cores(series("vm_cpu_cores"), self._observer.stays(), snapshot)
+            return over_window(near, snapshot, cpu, series("vm_memory_bytes"), seconds)
         except Exception as error:
             log.exception("window_forecast_failed", bug=True, reason=str(error), instead=near.basis)
             return near

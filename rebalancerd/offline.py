@@ -51,6 +51,8 @@ def keep(inputs: PlanInputs, predict: PredictSettings, costs: str) -> KeptInputs
         underway=inputs.underway,
         no_sleep=dict(inputs.no_sleep),
         homes=dict(inputs.homes),
+        homes_may_return=inputs.homes_may_return,
+        day=None if inputs.day is None else pack(inputs.day),
         power=inputs.power,
     )
 
@@ -59,6 +61,7 @@ def restore(kept: KeptInputs, costs: Costs) -> PlanInputs:
     """The inputs as they were. Raises SnapshotFileError where they do not fit together or are of another version."""
     try:
         scenarios = unpack(kept.scenarios)
+        day = None if kept.day is None else unpack(kept.day)
     except ValueError as error:
         raise SnapshotFileError(str(error)) from error
     missing = [vm.uuid for vm in kept.snapshot.vms if vm.uuid not in scenarios.row]
@@ -84,6 +87,8 @@ def restore(kept: KeptInputs, costs: Costs) -> PlanInputs:
         underway=kept.underway,
         no_sleep=kept.no_sleep,
         homes=kept.homes,
+        homes_may_return=kept.homes_may_return,
+        day=day,
         power=kept.power,
     )
 

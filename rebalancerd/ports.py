@@ -231,6 +231,10 @@ class NightLedger(Protocol):
         """What the nights that are over add up to."""
         ...
 
+    def plan(self, plan_id: str) -> Plan | None:
+        """The plan of that id."""
+        ...
+
     def moves_between(self, since: float, until: float) -> tuple[int, float]:
         """How many migrations of ours ended in that time, and the seconds they took together."""
         ...

@@ -10,13 +10,13 @@ import structlog
 
 from rebalancerd.act.power.keeper import PowerKeeper
 from rebalancerd.cluster.decision import Command, CommandKind, CycleRecord
-from rebalancerd.cluster.power import PowerLimits, PowerPhase, PowerRecord
+from rebalancerd.cluster.power import US, PowerLimits, PowerPhase, PowerRecord
 from rebalancerd.cluster.refusal import Code, Refusal, about_cluster, about_host
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.power_checks import PowerAsk, may_sleep, may_sleep_or_test
 from rebalancerd.plan.consolidate_reserve import without_asleep
-from rebalancerd.plan.power import US, PowerDecision, PowerInputs, after_window, decide
+from rebalancerd.plan.power import PowerDecision, PowerInputs, after_window, decide
 from rebalancerd.ports import Clock
 
 log = structlog.get_logger(__name__)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from rebalancerd.cluster.digest import ADDED_LATER
+
 KWH_JOULES = 3.6e6
 
 
@@ -21,7 +23,8 @@ class Night:
     power model at their measured use, sleeping ones nothing. ``unfolded_joules``: what they would have drawn with
     every host on and every VM where it was in the evening. ``moves``, ``moves_joules``: migrations of ours that ended in
     it, whatever came of them, and what their copying drew. ``asleep_seconds``: by host. ``hot_seconds``,
-    ``caused_seconds``: host-seconds above headroom, and how many of them are more than with the evening's placement. ``accounted_seconds``: time with a reading; ``missed_seconds``: without, of which nothing is claimed.
+    ``caused_seconds``: host-seconds above headroom, and how many of them are more than with the evening's placement. ``accounted_seconds``: time with a reading; ``missed_seconds``: without, of which
+    nothing is claimed. ``relieved_at``: when the day after it was seen to, where VMs could not go home.
     """
 
     id: int = 0
@@ -41,6 +44,7 @@ class Night:
     accounted_seconds: float = 0.0
     missed_seconds: float = 0.0
     ended_at: float | None = None
+    relieved_at: float | None = field(default=None, metadata=ADDED_LATER)
 
     @property
     def saved_kwh(self) -> float:

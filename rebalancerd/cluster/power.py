@@ -62,6 +62,7 @@ class PowerPhase(StrEnum):
         return self is PowerPhase.AWAKE
 
 
+US = "rebalancerd"  # who puts hosts to sleep of its own accord, in records
 MOST_BOOTS = 15
 ARRIVAL_SECONDS = 300.0  # of a host that came up: its first samples are still to come, or it must show that it stays
 
@@ -122,6 +123,18 @@ class PowerRecord:
         return (
             self.phase is PowerPhase.AWAKE and self.up_since is not None and abs(now - self.up_since) < ARRIVAL_SECONDS
         )
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it is on, on its way, or will be woken at the end of the night at the latest.
+
+        Not so: its wake failed, its shutdown is stuck, or an operator sent it to sleep and nothing needed it since.
+        """
+        if self.phase in (PowerPhase.AWAKE, PowerPhase.WAKING):
+            return True
+        if self.phase in (PowerPhase.STUCK, PowerPhase.FAILED):
+            return False
+        return self.by == US or self.test or self.wake_wanted is not None
 
     def boot_seconds(self, otherwise: float) -> float:
         """Median of the measured boot times, or what is assumed where none was measured."""

@@ -88,6 +88,7 @@ class Code(StrEnum):
     HOST_NOT_EMPTY = "host_not_empty"
     SHUT_OFF_DEFINITIONS = "shut_off_definitions"
     HOST_ASLEEP = "host_asleep"
+    HOST_NOT_BACK = "host_not_back"
     MIN_UP_TIME = "min_up_time"
     POWERED_ON_BY_HAND = "powered_on_by_hand"
     NEEDED_FOR_DEMAND = "needed_for_demand"

@@ -22,8 +22,9 @@ from rebalancerd.cluster.power import PowerPhase, PowerRecord
 from rebalancerd.cluster.snapshot import Snapshot
 from rebalancerd.cycle import LoopView
 from rebalancerd.guard.policy_windows import InForce, describe
+from rebalancerd.plan.day_ahead import homeless
 from rebalancerd.plan.settings import PlanSettings
-from rebalancerd.plan.standing import CONSOLIDATE
+from rebalancerd.plan.standing import CONSOLIDATE, UNFOLD
 from rebalancerd.ports import LedgerUnavailableError, NightLedger
 from rebalancerd.record.night_account import closed, moved, noted, opened
 
@@ -70,6 +71,7 @@ class NightBook:
         self._ledger, self._view, self._policy_at, self._plan = ledger, view, policy_at, plan
         self._records, self._moves, self._standby = records, moves, standby
         self._most_seconds = max(LEAST_MISSED_SECONDS, CYCLES_MISSED * cycle_seconds)
+        self._policies: dict[str, str] = {}  # of the night's plans, as they are asked for
         self._loaded = False
         self._away = False  # the ledger, and that was told
         self.told = NightsTold()
@@ -86,10 +88,21 @@ class NightBook:
         except Exception:
             log.exception("night_failed", bug=True)
 
+    def morning_seconds(self, now: float) -> float | None:
+        """Seconds since the window of the night under way ended, below 0 while it is open.
+
+        None without a night, and once the day after it was seen to: that is done once a morning.
+        """
+        night = self.told.now
+        if night is None or night.relieved_at is not None or self._standby():
+            return None
+        return now - night.ends_at
+
     def homes(self, snapshot: Snapshot) -> dict[str, str]:
         """Where the VMs that were moved in the night under way were in the evening. Raises LedgerUnavailableError.
 
         Those that others moved since are left out, and those that were back: what moved them off again had its reason.
+        So are those that unfolding sent elsewhere, so that no host gets hot in the day: they have a new home.
         """
         night = self.told.now
         if night is None or self._standby():
@@ -107,9 +120,23 @@ class NightBook:
                 and home is not None
                 and vm.host == move.destination
                 and vm.uuid not in back
+                and not self._settled_anew(move)
             ):
                 homes[vm.uuid] = home
         return homes
+
+    def _settled_anew(self, move: MigrationRecord) -> bool:
+        """Whether a move that was not to the VM's home was one of unfolding. A plan that cannot be read was none."""
+        if move.plan_id is None:
+            return False
+        known = self._policies.get(move.plan_id)
+        if known is None:
+            try:
+                plan = self._ledger.plan(move.plan_id)
+            except LedgerUnavailableError:
+                return False
+            known = self._policies[move.plan_id] = "" if plan is None else plan.policy
+        return known == UNFOLD
 
     def _note(self, record: CycleRecord) -> None:
         if self._standby():
@@ -125,6 +152,9 @@ class NightBook:
         night = self.told.now
         if night is not None:
             night = _ends(night, holds, now)
+            if night.relieved_at is None and _relieved(view):
+                night = replace(night, relieved_at=now)
+                log.info("day_seen_to", window=night.window)
             so_far = self._to(night, view, records)
             cool = so_far.caused_seconds <= night.caused_seconds or now >= night.ends_at + HOT_SECONDS
             late = now >= night.ends_at + LATEST_SECONDS
@@ -143,6 +173,7 @@ class NightBook:
             ends = now + ENDLESS_SECONDS if holds.ends_at is None else holds.ends_at
             night = replace(opened(name, view.snapshot, ends), mode=record.mode.value)
             log.info("night_began", window=name, ends_at=ends, vms=len(night.evening.vms))
+            self._policies.clear()
             self._write(night, over=False)
 
     def _waits(self, night: Night, view: LoopView) -> bool:
@@ -196,6 +227,13 @@ def _ends(night: Night, holds: InForce, now: float) -> Night:
     if holds.window is not None and holds.window.policy == CONSOLIDATE and holds.ends_at is not None:
         return replace(night, ends_at=holds.ends_at)
     return night if holds.policy == CONSOLIDATE else replace(night, ends_at=now)
+
+
+def _relieved(view: LoopView) -> bool:
+    """Whether the day ahead was looked at for those who cannot go home, and nothing was left to move."""
+    if view.inputs is None or view.inputs.day is None or view.plan is None or view.plan.steps or view.record.moving:
+        return False
+    return bool(homeless(view.inputs))
 
 
 def _unfolded(record: CycleRecord, records: tuple[PowerRecord, ...]) -> bool:

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from rebalancerd.cluster.host import Host
-from rebalancerd.cluster.power import PowerPhase, PowerRecord
-from rebalancerd.cluster.refusal import Code, Refusal
+from rebalancerd.cluster.power import US, PowerPhase, PowerRecord
+from rebalancerd.cluster.refusal import Code, Refusal, about_host
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.guard.context import GuardContext
 from rebalancerd.guard.power_checks import PowerAsk, may_sleep_or_test
 from rebalancerd.night.plan import PlannedSleep, PlannedWake
 from rebalancerd.night.terms import NightTerms
-from rebalancerd.plan.power import US, PowerInputs, after_window, decide
+from rebalancerd.plan.power import PowerInputs, after_window, decide
 
 LEAST_DOWN_SECONDS = 60.0
 PASSING = frozenset({PowerPhase.CLOSING, PowerPhase.SHUTTING_DOWN, PowerPhase.WAKING})
@@ -110,9 +110,13 @@ class PowerRehearsal:
         """Hosts that are down, or on their way, and how."""
         return {n: _worded(r.phase) for n, r in self.records.items() if r.phase.is_away}
 
-    def closed(self) -> dict[str, str]:
-        """Hosts that take no VM because of power, and how they are."""
-        return {n: _worded(r.phase) for n, r in self.records.items() if not r.phase.takes_vms}
+    def closed(self) -> dict[str, Refusal]:
+        """Hosts that take no VM because of power, and why: they sleep or are on their way, or are not expected back."""
+        return {
+            n: about_host(Code.HOST_ASLEEP if r.comes_back else Code.HOST_NOT_BACK, n, f"{n} is {_worded(r.phase)}")
+            for n, r in self.records.items()
+            if not r.phase.takes_vms
+        }
 
     def was_closed(self, host: str) -> bool:
         """Whether power kept VMs off it as the night began; what is said of that then holds no longer."""

@@ -34,7 +34,9 @@ class PlanInputs:
     ``arrived``: VMs that came to a host within the last hour. ``underway``: the moves of the plan under way that have
     not been started, (VM UUID, destination) in their order. ``no_sleep``: hosts that could not be put to sleep were they
     empty, and why; empty where no host's power is controlled. ``power``: what must stay on, None where nothing is switched.
-    ``homes``: once a night is over, where the VMs that it moved were in the evening, by UUID.
+    ``homes``: once a night is over, where the VMs that it moved were in the evening, by UUID; ``homes_may_return``: a
+    home that takes nothing in is still waited for; ``day``: the forecast of the day that begins then, None while there is
+    no use for it.
     """
 
     snapshot: Snapshot
@@ -56,6 +58,8 @@ class PlanInputs:
     no_sleep: Mapping[str, Refusal] = field(default_factory=dict)
     power: PowerLimits | None = None
     homes: Mapping[str, str] = field(default_factory=dict)
+    homes_may_return: bool = False
+    day: Scenarios | None = None
 
     @property
     def unbounded_inflow(self) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rebalancerd.cluster.host import Host
 from rebalancerd.cluster.policy import HostMode
-from rebalancerd.cluster.power import PowerLimits, PowerPhase, PowerRecord
+from rebalancerd.cluster.power import US, PowerLimits, PowerPhase, PowerRecord
 from rebalancerd.cluster.refusal import Code, Refusal, about_host
 from rebalancerd.cluster.scenarios import Scenarios
 from rebalancerd.cluster.snapshot import Snapshot
@@ -56,9 +56,6 @@ class Supply:
     cores: float
     memory: float
     hosts: int
-
-
-US = "rebalancerd"  # who puts hosts to sleep of its own accord, in records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

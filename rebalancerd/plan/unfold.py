@@ -2,7 +2,8 @@
 
 Balancing relieves hosts that get hot, one after the other and only then; a cluster that was folded would meet the morning
 that way. What was moved in the night is owed its way back, whatever it costs: it was counted when the night was folded.
-Every constraint holds as ever, so that no host gets too full on the way.
+Every constraint holds as ever, so that no host gets too full on the way. What becomes of VMs whose home does not take them
+in any more is in ``day_ahead``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,9 @@ import numpy as np
 
 from rebalancerd.cluster.plan import Plan, Step
 from rebalancerd.cluster.policy import HostMode
-from rebalancerd.cluster.refusal import Code
+from rebalancerd.cluster.refusal import Code, Refusal
 from rebalancerd.plan.constraints import check_unit
+from rebalancerd.plan.day_ahead import relieve_day
 from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.propose import Chosen, propose
 from rebalancerd.plan.relief import unready
@@ -24,14 +26,12 @@ from rebalancerd.plan.wording import shown
 
 
 def unfold(inputs: PlanInputs) -> Plan | None:
-    """A plan of moves to ``inputs.homes``, None where there is none to make."""
+    """A plan of moves to ``inputs.homes``, or for the day ahead where homes are lost; None where there is none to make."""
     if not inputs.homes:
         return None
-    allowed = {p: r for p, r in inputs.blocked_pairs.items() if r.code is not Code.REVERSE_MOVE}
-    state = PlacementState(replace(inputs, blocked_pairs=allowed))
+    inputs = replace(inputs, blocked_pairs=_allowed(inputs))
+    state = PlacementState(inputs)
     homes = _homes(state)
-    if not homes:
-        return None
     search = Search(state.copy())
     chosen: list[Chosen] = []
     moved: set[int] = set()
@@ -44,13 +44,19 @@ def unfold(inputs: PlanInputs) -> Plan | None:
         moved.update(best.unit.vms)
         search.apply(best)
     if not chosen:
-        return None
+        return relieve_day(state)
 
     def why(steps: Sequence[Step], _after: Search) -> str:
         return f"The night is over: {len(steps)} of {len(homes)} VMs go back to where they were in the evening"
 
     plan = propose(state, UNFOLD, chosen, [], why)
     return plan if plan.steps else None
+
+
+def _allowed(inputs: PlanInputs) -> dict[tuple[str, str], Refusal]:
+    """Pairs that stay blocked: what folding did may be undone, and nothing else."""
+    blocked = inputs.blocked_pairs.items()
+    return {p: r for p, r in blocked if r.code is not Code.REVERSE_MOVE or inputs.homes.get(p[0]) != p[1]}
 
 
 def _homes(state: PlacementState) -> dict[int, int]:

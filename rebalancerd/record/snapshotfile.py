@@ -63,6 +63,8 @@ class KeptInputs:
     underway: tuple[tuple[str, str], ...] = ()
     no_sleep: dict[str, Refusal] = field(default_factory=dict, metadata=ADDED_LATER)
     homes: dict[str, str] = field(default_factory=dict, metadata=ADDED_LATER)
+    homes_may_return: bool = field(default=False, metadata=ADDED_LATER)
+    day: PackedScenarios | None = field(default=None, metadata=ADDED_LATER)
     power: PowerLimits | None = field(default=None, metadata=ADDED_LATER)
 
 

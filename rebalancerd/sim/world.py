@@ -166,6 +166,7 @@ class World:
             pause_file=lambda: self.pause_reason,
             power=self.keeper,
             homes=lambda snapshot: self.nights.homes(snapshot) if self.nights is not None else {},
+            morning=lambda now: self.nights.morning_seconds(now) if self.nights is not None else None,
         )
         if self.keeper is not None:
             self.power_round = PowerRound(

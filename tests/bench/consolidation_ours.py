@@ -23,6 +23,7 @@ from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.refusal import Refusal
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.stays import Stays
 from rebalancerd.cluster.units import MIB
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.guard.settings import GuardSettings
@@ -235,6 +236,10 @@ class Port:
         elif resource != "vm_cpu_cores":
             return Series.empty(resource, STEP_SECONDS, self.wall)
         return Series(resource=resource, ids=tuple(self.uuids), values=values, step_seconds=STEP_SECONDS, end=self.wall)
+
+    def stays(self) -> Stays:
+        """None: every host of this world is as fast as the next."""
+        return Stays({})
 
     def start(
         self, step: Step, plan: Plan, *, facts: VmFacts, cycle_id: int | None = None

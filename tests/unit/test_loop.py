@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -13,7 +14,9 @@ from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode, VmPolicy
 from rebalancerd.cluster.refusal import Code
+from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.stays import Stays
 from rebalancerd.cluster.units import GIB, MIB
 from rebalancerd.guard.settings import GuardSettings, PolicyWindow
 from rebalancerd.loop import BUGS_IN_A_ROW, Loop, LoopSettings
@@ -631,6 +634,57 @@ def test_the_window_says_by_which_policy_and_how_far_ahead_is_planned(hour, poli
     assert inputs.policy_now == policy
     assert inputs.scenarios.horizon_seconds == pytest.approx(horizon * 3600, abs=60)
     assert inputs.window_seconds == (pytest.approx(horizon * 3600, abs=60) if policy == "consolidate" else None)
+
+
+@pytest.mark.parametrize(
+    ("morning", "gone", "looks"),
+    [(-60.0, True, True), (3600.0, True, True), (None, True, False), (3599.0, False, False), (3600.0, False, False)],
+)
+def test_the_day_is_looked_at_where_vms_cannot_go_home(make_bench, morning, gone, looks):
+    bench = make_bench(mode=Mode.RECOMMEND)
+    bench.wait(READY_SECONDS)
+    snapshot = bench.loop.look().snapshot
+    vm, elsewhere = snapshot.vms[0], next(h.name for h in snapshot.hosts if h.name != snapshot.vms[0].host)
+    homes = {vm.uuid: "removed" if gone else elsewhere}
+    inputs = bench.make_loop(homes=lambda _: homes, morning=lambda _: morning).look()
+    assert inputs.homes == homes
+    assert inputs.homes_may_return is (morning is not None and morning < 3600.0)
+    assert (inputs.day is not None) is looks
+    if inputs.day is not None:
+        assert inputs.day.horizon_seconds == pytest.approx(86_400.0)
+    assert bench.make_loop(morning=lambda _: morning).look().day is None, "nobody is away"
+
+
+def test_long_forecasts_read_history_in_reference_cores(make_bench, monkeypatch):
+    """Hours that a VM spent on a fast host count for more than the same cores on a slow one."""
+    bench = make_bench(mode=Mode.RECOMMEND)
+    bench.wait(READY_SECONDS)
+    snapshot, observer = bench.loop.look().snapshot, bench.world.observer
+    vm, other = snapshot.vms[0], next(h.name for h in snapshot.hosts if h.name != snapshot.vms[0].host)
+    end, read, seen = 20_000 * 86_400.0, observer.snapshot, []
+    hours = Series(
+        resource="vm_cpu_cores", ids=(vm.uuid,), values=np.ones((4, 1), dtype=np.float32), step_seconds=3600.0, end=end
+    )
+
+    def faster(**told):
+        found = read(**told)
+        hosts = (replace(h, speed_factor=2.0) if h.name == other else h for h in found.hosts)
+        return replace(found, hosts=tuple(hosts))
+
+    def over(near, at, cpu, memory, seconds):
+        seen.append(cpu.values[:, 0].tolist())
+        return replace(near, basis="longer")
+
+    monkeypatch.setattr("rebalancerd.loop.over_window", over)
+    monkeypatch.setattr(observer, "snapshot", faster)
+    monkeypatch.setattr(
+        observer, "series", lambda resource, tier=0, was=observer.series: hours if tier else was(resource)
+    )
+    monkeypatch.setattr(
+        observer, "stays", lambda: Stays({vm.uuid: ((0.0, vm.host), (end - 7200.0, other), (end, vm.host))})
+    )
+    bench.loop.look(86_400.0)
+    assert seen == [[1.0, 1.0, 2.0, 2.0]]
 
 
 class Turns:

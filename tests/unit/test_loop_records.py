@@ -12,6 +12,7 @@ from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.refusal import Code
 from rebalancerd.cluster.series import Series
 from rebalancerd.cluster.snapshot import Snapshot
+from rebalancerd.cluster.stays import Stays
 from rebalancerd.cluster.units import GIB
 from rebalancerd.cluster.vm import DomainState, Vm, VmFacts, VmLoad
 from rebalancerd.guard.settings import GuardSettings
@@ -50,6 +51,9 @@ class Shown:
         return self.shot
 
     def series(self, resource: str, tier: int = 0) -> Series:
+        raise AssertionError("nothing is predicted from such data")
+
+    def stays(self) -> Stays:
         raise AssertionError("nothing is predicted from such data")
 
 

@@ -74,6 +74,8 @@ def rich_inputs() -> PlanInputs:
         returned={"h2": 60.0},
         arrived={"h2": 1},
         underway=(("u-v0", "h2"), ("u-v2", "h3")),
+        homes={"u-v0": "h2"},
+        homes_may_return=True,
     )
 
 
@@ -98,6 +100,8 @@ def test_the_inputs_of_a_plan_go_through_a_file(tmp_path: Path) -> None:
         "returned",
         "arrived",
         "underway",
+        "homes",
+        "homes_may_return",
     ):
         assert getattr(restored, name) == getattr(inputs, name), name
     assert restored.resting_vms == inputs.resting_vms
@@ -107,6 +111,16 @@ def test_the_inputs_of_a_plan_go_through_a_file(tmp_path: Path) -> None:
         kept_rows, rows = (getattr(i.scenarios, name) for i in (restored, inputs))
         assert kept_rows.dtype == rows.dtype
         assert kept_rows.tobytes() == rows.tobytes(), name
+
+
+def test_the_forecast_of_the_day_goes_through_a_file_where_there_is_one(tmp_path: Path) -> None:
+    inputs = rich_inputs()
+    assert restore(keep(inputs, PREDICT, "physics"), inputs.costs).day is None
+    day = replace(inputs.scenarios, cpu_cores=inputs.scenarios.cpu_cores * 2)
+    kept = through_a_file(keep(replace(inputs, day=day), PREDICT, "physics"), tmp_path)
+    restored = restore(kept, inputs.costs).day
+    assert restored is not None
+    assert restored.cpu_cores.tobytes() == day.cpu_cores.tobytes()
 
 
 @pytest.mark.parametrize("drained", [(), ("h1",), ("h3",)])

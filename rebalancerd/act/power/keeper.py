@@ -88,12 +88,16 @@ class PowerKeeper:
         return self._hands.said.get(host)
 
     def blocked(self) -> dict[str, Refusal]:
-        """Hosts that take no VM because of power, and why."""
-        return {
-            r.host: about_host(Code.HOST_ASLEEP, r.host, f"{r.host} is {r.phase.value.replace('_', ' ')}: {r.reason}")
-            for r in self.records()
-            if not r.phase.takes_vms
-        }
+        """Hosts that take no VM because of power, and why: they sleep or are on their way, or are not expected back.
+
+        One that came up a moment ago is on its way until its first samples are there.
+        """
+        now, found = self._clock.wall(), {}
+        for r in self.records():
+            if not r.phase.takes_vms or (r.is_arriving(now) and not self._hands.answers(r.host)):
+                code = Code.HOST_ASLEEP if r.comes_back else Code.HOST_NOT_BACK
+                found[r.host] = about_host(code, r.host, f"{r.host} is {r.phase.value.replace('_', ' ')}: {r.reason}")
+        return found
 
     def no_sleep(self, hosts: Iterable[str]) -> Mapping[str, Refusal]:
         """Of those hosts the ones that could not be put to sleep were they empty, and why; none where nothing is controlled."""

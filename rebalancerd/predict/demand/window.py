@@ -28,8 +28,8 @@ Indices = NDArray[np.intp]
 def over_window(near: Scenarios, snapshot: Snapshot, cpu: Series, memory: Series, seconds: float) -> Scenarios:
     """The scenarios for the next ``seconds``, at most ``MOST_STEPS`` steps of equal length and as many paths as ``near``.
 
-    ``cpu`` in cores of the VMs' hosts and ``memory`` in bytes: hourly means of as many days as are kept. ``near`` itself
-    where it reaches as far.
+    ``cpu`` in reference cores and ``memory`` in bytes: hourly means of as many days as are kept. ``near`` itself where it
+    reaches as far.
     """
     if seconds <= near.horizon_seconds or not len(near.vm_uuids):
         return near
@@ -38,10 +38,8 @@ def over_window(near: Scenarios, snapshot: Snapshot, cpu: Series, memory: Series
     speed = np.array([snapshot.host(vm.host).speed_factor for vm in snapshot.vms], dtype=np.float32)
     vcpus = np.array([max(1, vm.facts.vcpus) for vm in snapshot.vms], dtype=np.float32)
     told = near.known & np.array([vm.state not in GONE for vm in snapshot.vms], dtype=np.bool_)
-    cores = _Days(cpu, near, snapshot.taken_at, steps, step_seconds).paths(near.cpu_cores, speed, noise=True)
-    held = _Days(memory, near, snapshot.taken_at, steps, step_seconds).paths(
-        near.memory_bytes, np.ones_like(speed), noise=False
-    )
+    cores = _Days(cpu, near, snapshot.taken_at, steps, step_seconds).paths(near.cpu_cores, noise=True)
+    held = _Days(memory, near, snapshot.taken_at, steps, step_seconds).paths(near.memory_bytes, noise=False)
     top = np.maximum(vcpus * speed, near.cpu_cores.max(axis=1))
     np.clip(cores, 0.0, top[:, None, None], out=cores)
     held = np.maximum(held, _stretched(near, near.memory_bytes, steps, step_seconds))
@@ -76,7 +74,7 @@ class _Days:
         self._now = [int(width - 1 + ceil(behind - 1e-9) - round(d * day)) for d in days]
         self._width = width
 
-    def paths(self, rows: Floats, factor: Floats, *, noise: bool) -> Floats:
+    def paths(self, rows: Floats, *, noise: bool) -> Floats:
         """(V, K, H): the days in turn, with the near forecast where nothing is recorded and where it reaches."""
         near, steps = self._near, self._steps
         near_paths = rows.reshape(len(rows), near.paths, near.steps)
@@ -88,8 +86,8 @@ class _Days:
         fading = 0.5 ** ((np.arange(steps) + 1) * self._step_seconds / HALF_LIFE_SECONDS)
         for k in range(near.paths):
             which = k % len(self.days)
-            past = self._of(self._columns[which]) * factor[:, None]
-            then = self._of(np.array([self._now[which]], dtype=np.intp))[:, 0] * factor
+            past = self._of(self._columns[which])
+            then = self._of(np.array([self._now[which]], dtype=np.intp))[:, 0]
             beyond = np.nan_to_num(np.maximum(0.0, present - then))
             out[:, k] = past + beyond[:, None] * fading[None, :]
         if noise:

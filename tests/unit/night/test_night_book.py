@@ -11,6 +11,7 @@ from rebalancerd.cluster.decision import CycleRecord, OperatorState, Outcome
 from rebalancerd.cluster.host import Host, HostFacts
 from rebalancerd.cluster.migration import MigrationRecord, MigrationState
 from rebalancerd.cluster.night import Night
+from rebalancerd.cluster.plan import Plan
 from rebalancerd.cluster.policy import Mode
 from rebalancerd.cluster.power import PowerPhase, PowerRecord
 from rebalancerd.cluster.snapshot import Snapshot
@@ -20,9 +21,12 @@ from rebalancerd.cycle import LoopView
 from rebalancerd.guard.policy_windows import InForce
 from rebalancerd.guard.settings import PolicyWindow
 from rebalancerd.night.book import ENDLESS, ENDLESS_SECONDS, HOME_SECONDS, LATEST_SECONDS, NightBook
+from rebalancerd.plan.decide import decide
+from rebalancerd.plan.inputs import PlanInputs
 from rebalancerd.plan.settings import PlanSettings
 from rebalancerd.ports import LedgerUnavailableError
 from rebalancerd.record.sql_ledger import SqlLedger
+from tests.unit.plan.plan_cluster import host, inputs_of, vm
 from tests.unit.record.record_values import FixedClock
 
 BEGIN = 1_000_000.0
@@ -73,7 +77,7 @@ class Stage:
     def asleep(self, *hosts: str) -> None:
         self.records = tuple(PowerRecord(host=h, phase=PowerPhase.ASLEEP, cpus=8) for h in hosts)
 
-    def cycle(self, at: float, *, moving: int = 0, outcome: Outcome = Outcome.NO_ACTION) -> None:
+    def cycle(self, at: float, *, moving: int = 0, outcome: Outcome = Outcome.NO_ACTION, **seen: Any) -> None:
         facts = VmFacts(uuid="v", name="v", vcpus=8, memory_bytes=GIB)
         vm = Vm(facts=facts, host=self.where, state=DomainState.RUNNING, load=VmLoad(cpu_cores=self.cores))
         other = replace(vm, facts=replace(facts, uuid="w", name="w"), host="a")
@@ -92,7 +96,7 @@ class Stage:
         scenarios: Any = object() if self.fit else None
         snapshot = Snapshot(taken_at=at, hosts=hosts, vms=(vm, other))
         self.view = LoopView(
-            snapshot=snapshot, record=record, operator=OperatorState(), guard_notes=(), scenarios=scenarios
+            snapshot=snapshot, record=record, operator=OperatorState(), guard_notes=(), scenarios=scenarios, **seen
         )
         self.book.after_cycle(record)
 
@@ -323,6 +327,62 @@ def test_whoever_the_night_moved_has_a_home_and_nobody_else(stage: Stage) -> Non
     assert stage.book.homes(snapshot) == {}, "it was back, and had to go again"
     stage.moves = (moved("v", "c"),)
     assert stage.book.homes(snapshot) == {}, "it is not where it was moved to: somebody else moved it since"
+
+
+def test_who_unfolding_sent_elsewhere_has_a_new_home(stage: Stage) -> None:
+    hosts = [host(name, 8.0) for name in "abc"]
+    stage.in_window()
+    stage.cycle(BEGIN)
+    stage.where = "a"
+    stage.cycle(BEGIN + CYCLE)
+    assert stage.view is not None
+    plan = decide(inputs_of(hosts, [vm("v", "a", 0.5)], homes={"u-v": "b"}, plan_id="p-morning"))
+    assert plan.policy == "unfold"
+    stage.ledger.record_plan(plan)
+    stage.ledger.record_plan(replace(plan, id="p-relief", policy="balance"))
+
+    for plan_id, homes in (("p-morning", {}), ("p-relief", {"v": "b"}), ("p-lost", {"v": "b"}), (None, {"v": "b"})):
+        stage.moves = (moved("v", "a", plan_id=plan_id),)
+        for _ in range(2):
+            assert stage.book.homes(stage.view.snapshot) == homes, plan_id
+        stage.restart()
+        stage.cycle(BEGIN + 2 * CYCLE)
+
+
+def test_the_morning_is_counted_from_the_end_of_the_window(stage: Stage) -> None:
+    assert stage.book.morning_seconds(BEGIN) is None
+    stage.in_window()
+    stage.cycle(BEGIN)
+    assert stage.book.morning_seconds(END - 60.0) == -60.0
+    assert stage.book.morning_seconds(END + 60.0) == 60.0
+    stage.standby = True
+    assert stage.book.morning_seconds(END) is None
+
+
+def test_the_day_is_seen_to_once_a_morning_whoever_leads(stage: Stage) -> None:
+    hosts = [host(name, 8.0) for name in "abc"]
+    made = inputs_of(hosts, [vm("v", "a", 0.5)], homes={"u-v": "gone"})
+    day = replace(made, day=made.scenarios)
+    relief = decide(inputs_of(hosts, [vm("v", "a", 0.5)], homes={"u-v": "b"}))
+    none = replace(relief, steps=())
+    stage.in_window()
+    stage.cycle(BEGIN)
+
+    def sees(at: float, inputs: PlanInputs | None, plan: Plan | None, *, moving: int = 0) -> float | None:
+        stage.cycle(at, moving=moving, inputs=inputs, plan=plan)
+        return stage.book.morning_seconds(END)
+
+    assert sees(BEGIN + CYCLE, None, None) == 0.0
+    assert sees(BEGIN + 2 * CYCLE, made, none) == 0.0, "there was no forecast of the day"
+    assert sees(BEGIN + 3 * CYCLE, replace(day, homes={"u-v": "b"}, homes_may_return=True), none) == 0.0, "it may go"
+    assert sees(BEGIN + 4 * CYCLE, day, relief) == 0.0
+    assert sees(BEGIN + 5 * CYCLE, day, none, moving=1) == 0.0
+    assert stage.night.relieved_at is None
+    assert sees(BEGIN + 6 * CYCLE, day, none) is None
+    stage.restart()
+    stage.cycle(BEGIN + 7 * CYCLE)
+    assert stage.book.morning_seconds(END) is None
+    assert stage.night.relieved_at == BEGIN + 6 * CYCLE
 
 
 def test_a_night_is_not_over_while_vms_are_to_go_home(stage: Stage) -> None:

@@ -59,7 +59,9 @@ def test_while_it_sleeps_the_others_are_balanced_and_nothing_is_sent_there() -> 
         assert world.loop is not None and world.loop.view is not None
         view = world.loop.view
         assert view.inputs is not None, "the cycle went on to plan"
-        assert view.inputs.blocked_hosts["c"].code is Code.HOST_ASLEEP
+        assert view.inputs.blocked_hosts["c"].code is Code.HOST_NOT_BACK, (
+            "an operator's sleeper is waited for by nobody"
+        )
 
 
 def test_hosts_that_come_back_stop_no_planning_while_they_show_that_they_stay() -> None:
@@ -331,7 +333,11 @@ def test_a_failed_wake_disables_power_off_and_wakes_another() -> None:
             seconds_until(world, host, ASLEEP)
         world.power.machines["c"].boot_seconds = NEVER
         order(world, "power_wake", "c")
+        assert world.keeper is not None
+        seconds_until(world, "c", WAKING)
+        assert world.keeper.blocked()["c"].code is Code.HOST_ASLEEP
         seconds_until(world, "c", FAILED)
+        assert world.keeper.blocked()["c"].code is Code.HOST_NOT_BACK
         assert record(world, "c").disabled is not None
         seconds_until(world, "d", AWAKE)
         assert "d" in {host for _, host, what in world.power.orders if what == "on"}

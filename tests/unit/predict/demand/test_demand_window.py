@@ -128,7 +128,7 @@ def test_unknown_stays_cautious_and_off_stays_nothing():
 
 
 def test_cores_are_those_of_the_reference():
-    _, window = told(snapshot(vm("f", cpu=1.0, host="fast")), hourly(lambda _d, _h: {"f": 1.0}))
+    _, window = told(snapshot(vm("f", cpu=1.0, host="fast")), hourly(lambda _d, _h: {"f": 2.0}))
     assert by_hour(window, "f")[:, -1].mean() == pytest.approx(2.0, abs=0.2)
 
 
