@@ -41,8 +41,17 @@ def train_all(
     In JSON each training is a document of its own.
     """
     from rebalancerd.cli.config import load
+    from rebalancerd.predict.cost_kind import COST
+    from rebalancerd.predict.store import ModelStore
 
-    models = load(config).models
+    cfg = load(config)
+    models = cfg.models
+    try:  # also where nothing is to be trained: systemd would start it over and over
+        ModelStore(cfg.models_dir, kind=COST).take_request()
+    except OSError as error:
+        raise CliError(
+            f"cannot use {cfg.models_dir}: {error.strerror or error}", f"see state_dir in {config}"
+        ) from error
     failed: list[CliError] = []
     if models.cost == "learned":
         failed += _tried(lambda: cost(config=config, output=output))
