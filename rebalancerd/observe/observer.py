@@ -186,7 +186,7 @@ class Observer:
         listed = {n: {d.uuid for d in w.sample.domains} for n, w in self._watches.items() if w.sample is not None}
         for name in arrived:
             watch, before = self._watches[name], stood.get(name, set())
-            if not before and not watch.lost_vms:
+            if not watch.lost_vms and (not before or before & listed[name]):
                 continue
             elsewhere = set().union(*(uuids for host, uuids in listed.items() if host != name))
             until = now + self.settings.flap_stable_seconds
